@@ -41,9 +41,9 @@ class Typed:
 
         def read() -> None:
             self._begun.wait()
-            for line in sys.stdin:
-                if line.strip():
-                    loop.call_soon_threadsafe(queue.put_nowait, line.rstrip("\n"))
+            for line in sys.stdin.buffer:
+                if text := line.decode("utf-8", "replace").strip():
+                    loop.call_soon_threadsafe(queue.put_nowait, text)
             loop.call_soon_threadsafe(queue.put_nowait, None)
 
         threading.Thread(target=read, daemon=True).start()
@@ -86,7 +86,7 @@ class Conversation:
     def remember(self, told: Told) -> None:
         """Prints an answer, and remembers it with its line."""
         line, answer = told[0].split("\n", 1)[0], told[1]
-        if line.strip() == "/forget":
+        if line == "/forget":
             print(self.memory.erase(self.user))
         else:
             turns = [("user", line)]
@@ -119,7 +119,7 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
     """Ends the program if the options do not fit together."""
     if arguments.chat and (arguments.question or arguments.questions):
         parser.error("--chat asks for questions: give none")
-    if not arguments.chat and (arguments.memory or arguments.user):
+    if not arguments.chat and (arguments.memory is not None or arguments.user is not None):
         parser.error("--memory and --user are for --chat")
 
 
@@ -134,7 +134,7 @@ def declare(
     home = Path(os.environ.get("SAGE_HOME") or Path.home() / ".sage")
     memory = env.service("memory", Memory, [arguments.memory or home / "chat.memory"])
     now = datetime.now(timezone.utc).isoformat()
-    session = Scope("rag", user=arguments.user or "you", session=now)
+    session = Scope("rag", user="you" if arguments.user is None else arguments.user, session=now)
     conversation = Conversation(memory, finder, session, show)
     typed = Typed()
     found = env.from_collection(typed.lines(), name="lines").map(conversation.found, name="recall")

@@ -54,8 +54,9 @@ impl Typed {
         prompt();
         // It ends with the input, or with the process: nothing can end its wait for a line.
         std::thread::spawn(move || {
-            for line in io::stdin().lock().lines().map_while(Result::ok) {
-                if !line.trim().is_empty() && sender.blocking_send(line).is_err() {
+            for line in io::stdin().lock().split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).trim().to_owned();
+                if !line.is_empty() && sender.blocking_send(line).is_err() {
                     break;
                 }
             }
@@ -96,6 +97,7 @@ impl ChatArguments {
             }
         };
         let user = Scope::tenant("rag").user(self.user.as_deref().unwrap_or("you"));
+        user.check()?;
         let session = user.clone().session(Timestamp::now().to_string());
         let memory = env.register_service("memory", move || Memory::at(&path)).build();
         let (sender, lines) = mpsc::channel(WAITING);
@@ -168,7 +170,7 @@ fn said(
     notes: &Notes,
 ) -> Result<(), BoxError> {
     let mut out = io::stdout().lock();
-    if text.trim() == "/forget" {
+    if text == "/forget" {
         let user = Scope::tenant("rag").user(session.user_name().unwrap_or_default());
         let receipt = memory.try_call(|memory| memory.erase(&user))?;
         writeln!(out, "{receipt}")?;
