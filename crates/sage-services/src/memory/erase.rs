@@ -133,7 +133,7 @@ impl Memory {
                 0
             } else {
                 let entry = Entry::Erase(StoredScope::of(scope), id);
-                self.inner.erase(&mut writer, entry)?
+                self.inner.erase(&mut writer, &[entry])?
             };
             return Ok(Receipt {
                 scope: scope.clone(),
@@ -177,9 +177,13 @@ impl Memory {
     /// As those of [`erase`](Self::erase).
     pub fn keep_latest(&self, scope: &Scope, keep: usize) -> Result<usize, MemoryError> {
         scope.check()?;
-        let old = self.inner.read(|contents, now| old(contents, scope, keep, now))?;
-        for turn in &old {
-            self.erase_turn(scope, &turn.id)?;
+        let now = self.inner.now();
+        let mut writer = self.inner.begin(now)?;
+        let old = old(&*self.inner.reading()?, scope, keep, now);
+        if !old.is_empty() {
+            // At once: each erasure waits for the disk.
+            let entries = old.iter().map(|turn| Entry::Erase(StoredScope::of(scope), Some(&turn.id)));
+            self.inner.erase(&mut writer, &entries.collect::<Vec<_>>())?;
         }
         Ok(old.len())
     }

@@ -215,22 +215,24 @@ impl Inner {
         Ok(())
     }
 
-    /// Erases turns as an entry says, and says how many bytes of the file are zeros now.
-    pub(super) fn erase(&self, writer: &mut Writer, entry: Entry<'_>) -> Result<u64, MemoryError> {
+    /// Erases turns as entries say, and says how many bytes of the file are zeros now.
+    pub(super) fn erase(&self, writer: &mut Writer, entries: &[Entry<'_>]) -> Result<u64, MemoryError> {
         // That is not part of this.
         writer.blank()?;
-        let says = to_bytes(&entry);
-        let offsets = writer.append(std::slice::from_ref(&says))?;
+        let frames: Vec<Vec<u8>> = entries.iter().map(to_bytes).collect();
+        let offsets = writer.append(&frames)?;
         if let Some(log) = &writer.log {
             log.persist()?;
         }
         {
             let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
             let contents = contents.as_mut().ok_or(MemoryError::NotOpen)?;
-            writer.to_blank.extend(contents.apply(&entry, frame(offsets[0], &says)).unwrap_or_default());
+            for ((entry, offset), says) in entries.iter().zip(&offsets).zip(&frames) {
+                writer.to_blank.extend(contents.apply(entry, frame(*offset, says)).unwrap_or_default());
+            }
             contents.live.tidy();
         }
-        // Behind those of the turns: it says that they are to be blanked.
+        // Behind those of the turns: they say that these are to be blanked.
         let bytes = writer.blank()?;
         writer.to_blank.extend(offsets);
         self.clear(writer)?;

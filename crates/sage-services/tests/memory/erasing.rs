@@ -194,7 +194,7 @@ fn a_summary_stands_in_the_place_of_what_it_sums_up() {
     let path = folder.path().join("memory");
     let memory = opened(&path);
     let scope = session("s");
-    let of = |n: usize| turn(&n.to_string(), &format!("detail {n}")).importance(n as f32 / 10.0);
+    let of = |n: usize| turn(&n.to_string(), &format!("detail {n}")).importance(n as f32 / 100.0);
     memory.append(&scope, (0..6).map(of).collect()).unwrap();
     memory.append(&session("other"), vec![turn("0", "another")]).unwrap();
     let summary = memory.compact(&scope, 2, |turns| {
@@ -203,7 +203,7 @@ fn a_summary_stands_in_the_place_of_what_it_sums_up() {
         Ok(format!("{} details", turns.len()))
     });
     let summary = summary.unwrap().unwrap();
-    assert_eq!((&*summary.role, &*summary.text, summary.importance), ("summary", "4 details", 0.3));
+    assert_eq!((&*summary.role, &*summary.text, summary.importance), ("summary", "4 details", 0.03));
     let check = |memory: &Memory| {
         let window = memory.window(&scope, 9).unwrap();
         assert_eq!(texts(&window), ["4 details", "detail 4", "detail 5", "while it is made"]);
@@ -220,6 +220,11 @@ fn a_summary_stands_in_the_place_of_what_it_sums_up() {
     assert_eq!(texts(&memory.window(&scope, 9).unwrap()), ["4 details, and 2 more", "while it is made"]);
     assert_eq!(memory.compact(&scope, 2, |_| unreachable!("there is nothing to sum up")).unwrap(), None);
     assert_eq!(memory.keep_latest(&scope, 1).unwrap(), 1);
+    memory.append(&session("long"), (0..50).map(of).collect()).unwrap();
+    assert_eq!(memory.keep_latest(&session("long"), 2).unwrap(), 48);
+    assert_eq!(memory.keep_latest(&session("long"), 2).unwrap(), 0);
+    assert_eq!(texts(&memory.window(&session("long"), 9).unwrap()), ["detail 48", "detail 49"]);
+    assert_nowhere(folder.path(), &(6..48).map(|n| format!("detail {n}").into_bytes()).collect::<Vec<_>>());
     assert_eq!(texts(&memory.window(&scope, 9).unwrap()), ["while it is made"]);
     assert_eq!(texts(&memory.window(&session("other"), 9).unwrap()), ["another"]);
 }
