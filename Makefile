@@ -8,7 +8,7 @@ LOGS ?= /var/log
 .PHONY: test-install test-kafka test-llm test-llm-model test-page test-parquet test-python test-ray test-stores wheel
 .PHONY: wheels python parity parity-page publishable
 .PHONY: check bench bench-jobmanager
-.PHONY: bench-python
+.PHONY: bench-columnar bench-python
 .PHONY: nextest
 
 help: ## Show this list
@@ -257,6 +257,10 @@ bench: ## Measure against hand-written loops and a peer; writes target/bench/res
 
 bench-python: .venv/tools ## Measure the Python package against loops and peers; writes target/bench/python.json
 	.venv/bin/python benches/python/run.py
+
+bench-columnar: .venv/tools ## Measure beside Polars and DuckDB; adds rows to results.json and python.json
+	$(CARGO) build --profile bench -p sage-benches
+	PYTHONPATH=benches/python .venv/bin/python -m columnar
 
 bench-jobmanager: python ## Measure the job manager; writes target/bench/jobmanager.json
 	$(CARGO) build --release --quiet -p sage-cli --bins --examples

@@ -38,6 +38,12 @@ PEERS = {
     "ray": Peer("Ray 2.60", "ray[data]==2.60.*", default=False, imports="ray", rounds=3),
 }
 
+#: Engines of columns, which take part in ``make bench-columnar`` only.
+COLUMNAR = {
+    "polars": Peer("Polars 2.1", "polars==2.1.*", default=True, imports="polars"),
+    "duckdb": Peer("DuckDB 2.0", "duckdb==2.0.*", default=True, imports="duckdb"),
+}
+
 
 class InstallError(Exception):
     """Something could not be built or installed; the message is the last line of what the tool said."""
@@ -71,6 +77,15 @@ def peer(name: str) -> Path:
     Raises ``InstallError`` when pip cannot install it for this Python.
     """
     return _install(name, PEERS[name].requirement, "--only-binary=:all:")
+
+
+def columnar(name: str) -> Path:
+    """The interpreter of the environment that an engine of columns is installed in, with numpy, which reads its inputs.
+
+    Raises ``InstallError`` when pip cannot install it for this Python.
+    """
+    _install(name, "numpy==2.*", "--only-binary=:all:")
+    return _install(name, COLUMNAR[name].requirement, "--only-binary=:all:")
 
 
 def build() -> Path:

@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 #: Above this, the slowest run is so far from the fastest that the median deserves doubt.
 NOISY_SPREAD = 1.5
@@ -108,14 +109,27 @@ def markdown(rows: list[Row], caption: str) -> str:
 
 def write_json(rows: list[Row], path: Path) -> None:
     """Writes the rows as a JSON array."""
+    _write([asdict(row) for row in rows], path)
+
+
+def merge(rows: list[Row], path: Path) -> None:
+    """Puts the rows among those of a file, in place of rows that have their names."""
+    names = {row.name for row in rows}
+    others = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    kept = [row for row in others if row["name"] not in names]
+    _write(kept + [asdict(row) for row in rows], path)
+
+
+def _write(rows: list[dict[str, Any]], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def rewrite(document: Path, table: str) -> None:
-    """Puts the table between the markers of a document."""
-    before, begin, rest = document.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
+def rewrite(document: Path, table: str, markers: str = "python") -> None:
+    """Puts the table between the markers of this name in a document."""
+    first, last = (mark.replace("python", markers) for mark in (BEGIN, END))
+    before, begin, rest = document.read_text(encoding="utf-8").partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"{document} lacks {BEGIN} or {END}")
-    document.write_text(f"{before}{BEGIN}\n{table}{END}{after}", encoding="utf-8")
+        raise ValueError(f"{document} lacks {first} or {last}")
+    document.write_text(f"{before}{first}\n{table}{last}{after}", encoding="utf-8")

@@ -10,6 +10,7 @@ use clap::Parser;
 
 mod async_map;
 mod batches;
+mod columnar;
 mod embed;
 mod fixed;
 mod hop;
@@ -57,14 +58,14 @@ const RENOIR_ROWS: [&str; 6] =
 /// writes target/bench/partial.json instead and leaves both alone.
 ///
 /// Workloads: r1 (narrow chain), hop_source and hop_sink (one thread hop, operators before or behind it), r2 (word
-/// count on one thread), r2_exchange (with an exchange of every word), r3 (hash exchange), r4 (hash join), window (a
-/// count per key and second of event time), skip (an error policy where nothing fails), jsonl (JSON lines in and out),
-/// replicas (16 of them on two processors), fixed (a job of ten records), return (last record until run() returns,
-/// three services), service (one call through a handle), policy (a call with a policy), batch (requests that go to a
-/// service together), cache and journal (calls whose answers are kept), limiter (how near to its rate it keeps eight
-/// tasks, over a minute of a clock that is moved), store (vectors in a file), recall (the index of vectors), embed
-/// (texts to vectors by a static embedder), ingest (documents into an index), async (futures that wait for timers, many
-/// at once), memory (peak over the number of records).
+/// count on one thread), r2_exchange (with an exchange of every word), r2_parallel (on two processors in whatever way),
+/// r3 (hash exchange), r4 (hash join), window (a count per key and second of event time), skip (an error policy where
+/// nothing fails), jsonl (JSON lines in and out), replicas (16 of them on two processors), fixed (a job of ten
+/// records), return (last record until run() returns, three services), service (one call through a handle), policy (a
+/// call with a policy), batch (requests that go to a service together), cache and journal (calls whose answers are
+/// kept), limiter (how near to its rate it keeps eight tasks, over a minute of a clock that is moved), store (vectors
+/// in a file), recall (the index of vectors), embed (texts to vectors by a static embedder), ingest (documents into an
+/// index), async (futures that wait for timers, many at once), memory (peak over the number of records).
 ///
 /// The exit code is 1 when answers differ or a run fails. A missed goal leaves it 0; the table says MISSED.
 #[derive(Parser, Clone, Debug)]
@@ -85,6 +86,10 @@ struct Options {
     /// Run one job over this many records and print its peak of resident bytes (what the memory workload starts)
     #[arg(long, hide = true, value_name = "RECORDS")]
     memory_child: Option<u64>,
+
+    /// Run ours of r2_parallel, r3 or r4 once for each line on the standard input (what `make bench-columnar` starts)
+    #[arg(long, hide = true, value_name = "WORKLOAD")]
+    columnar: Option<columnar::Workload>,
 }
 
 impl Options {
@@ -121,12 +126,13 @@ fn repository_root() -> PathBuf {
 /// Measures one workload.
 type Measure = fn(&Options) -> Result<Vec<Row>>;
 
-const WORKLOADS: [(&str, Measure); 26] = [
+const WORKLOADS: [(&str, Measure); 27] = [
     ("r1", r1::measure),
     ("hop_source", hop::measure_in_source),
     ("hop_sink", hop::measure_in_sink),
     ("r2", r2::measure_one_thread),
     ("r2_exchange", r2::measure_exchange),
+    ("r2_parallel", r2::measure_parallel),
     ("r3", r3::measure),
     ("r4", r4::measure),
     ("window", window::measure),
@@ -154,6 +160,9 @@ fn main() -> Result<()> {
     let options = Options::parse();
     if let Some(records) = options.memory_child {
         return memory::child(records);
+    }
+    if let Some(workload) = options.columnar {
+        return columnar::serve(workload, &options);
     }
     let neighbours = machine::Neighbours::watch();
     let rows = measure_selected(&options)?;

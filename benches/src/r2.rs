@@ -1,5 +1,5 @@
-//! R2: word count over a text whose words follow Zipf's law, on one thread (`r2`) and with every word sent to one of
-//! two counters (`r2_exchange`).
+//! R2: word count over a text whose words follow Zipf's law, on one thread (`r2`), with every word sent to one of two
+//! counters (`r2_exchange`), and on two processors in whatever way (`r2_parallel`).
 //!
 //! Lines are UTF-8 and words are what `split_whitespace` finds, for every contender. The time ends when the table of
 //! words is complete; its digest is not part of it.
@@ -24,10 +24,10 @@ use crate::inputs::{digest_pairs, share, text_file};
 use crate::measure::{Contender, Sample, Side, alternate};
 use crate::results::{Goal, Row};
 
-const TEXT_BYTES: u64 = 200_000_000;
+pub(crate) const TEXT_BYTES: u64 = 200_000_000;
 const UNIT: &str = "s";
 
-/// Readers, and counters, of `r2_exchange`.
+/// Readers, and counters, of `r2_exchange`; readers of `r2_parallel`.
 const REPLICAS: usize = 2;
 
 /// Measures the word count on one thread.
@@ -87,6 +87,18 @@ pub(crate) fn measure_exchange(options: &Options) -> Result<Vec<Row>> {
     ])
 }
 
+/// Measures the word count on two processors, where a reader may count before it sends.
+pub(crate) fn measure_parallel(options: &Options) -> Result<Vec<Row>> {
+    let text = text_file(&options.scratch_folder(), options.size(TEXT_BYTES))?;
+    let mut contenders = [
+        Contender::new(Side::Hand, "String", || timed(|| hand_parallel::<String>(&text))),
+        Contender::new(Side::Hand, "CompactString", || timed(|| hand_parallel::<CompactString>(&text))),
+        Contender::new(Side::Ours, "", || timed(|| ours_parallel(&text))),
+    ];
+    let measurement = alternate("r2_parallel", UNIT, options.runs(), &mut contenders)?;
+    Ok(vec![Row::compare("r2_parallel_hand", UNIT, &measurement, Side::Hand, Goal::Reported)?])
+}
+
 /// Times one run up to its table of counts.
 fn timed<W: AsRef<str>>(run: impl FnOnce() -> Result<Vec<(W, u64)>>) -> Result<Sample> {
     let start = Instant::now();
@@ -121,13 +133,36 @@ fn for_each_line(path: &Path, part: Range<u64>, mut each: impl FnMut(&str)) -> s
     Ok(())
 }
 
+/// A word that a table owns and that is looked up by its `&str`.
+trait Word: for<'a> From<&'a str> + std::borrow::Borrow<str> + Eq + std::hash::Hash + Send {}
+
+impl<W: for<'a> From<&'a str> + std::borrow::Borrow<str> + Eq + std::hash::Hash + Send> Word for W {}
+
+fn hand<W: Word>(path: &Path) -> Result<Vec<(W, u64)>> {
+    Ok(count_part::<W>(path, 0..u64::MAX)?.into_iter().collect())
+}
+
+/// Two readers that count half of the file each, and one of them adds the counts of the other to its own.
+fn hand_parallel<W: Word>(path: &Path) -> Result<Vec<(W, u64)>> {
+    let size = path.metadata()?.len();
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (1..REPLICAS)
+            .map(|index| scope.spawn(move || count_part::<W>(path, share(size, index, REPLICAS))))
+            .collect();
+        let mut all = count_part::<W>(path, share(size, 0, REPLICAS))?;
+        for reader in readers {
+            for (word, count) in reader.join().ok().context("a reader panicked")?? {
+                *all.entry(word).or_default() += count;
+            }
+        }
+        Ok(all.into_iter().collect())
+    })
+}
+
 /// Looks a word up by its `&str` and makes an owned one only for a new word.
-fn hand<W>(path: &Path) -> Result<Vec<(W, u64)>>
-where
-    W: for<'a> From<&'a str> + std::borrow::Borrow<str> + Eq + std::hash::Hash,
-{
+fn count_part<W: Word>(path: &Path, part: Range<u64>) -> Result<HashMap<W, u64>> {
     let mut counts: HashMap<W, u64> = HashMap::new();
-    for_each_line(path, 0..u64::MAX, |line| {
+    for_each_line(path, part, |line| {
         for word in line.split_whitespace() {
             match counts.get_mut(word) {
                 Some(count) => *count += 1,
@@ -137,7 +172,7 @@ where
             }
         }
     })?;
-    Ok(counts.into_iter().collect())
+    Ok(counts)
 }
 
 /// Makes an owned word of each, as every record of a stream is, and looks it up by reference.
@@ -232,6 +267,11 @@ fn ours_exchange(path: &Path) -> Result<Vec<(CompactString, u64)>> {
         .collect();
     env.run()?;
     Ok(counts.take())
+}
+
+/// Whether words or counts of them go from the readers to the counters is for the engine to choose.
+pub(crate) fn ours_parallel(path: &Path) -> Result<Vec<(CompactString, u64)>> {
+    ours_exchange(path)
 }
 
 /// Counts in each replica first and sends one partial count per word.

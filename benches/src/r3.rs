@@ -17,7 +17,7 @@ use crate::inputs::{digest_pairs, keyed_record, share};
 use crate::measure::{Contender, Sample, Side, alternate, nanos_per};
 use crate::results::{Goal, Row};
 
-const RECORDS: u64 = 50_000_000;
+pub(crate) const RECORDS: u64 = 50_000_000;
 const UNIT: &str = "ns/record";
 
 /// Producers, and consumers.

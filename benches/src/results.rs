@@ -28,6 +28,8 @@ pub(crate) enum Goal {
     AtMost(f64),
     /// Measured because a reader wants to know; nothing was promised.
     Reported,
+    /// As `Reported`, since the loop by hand is no more than this many times as fast as theirs.
+    OutOfReach(f64),
 }
 
 impl Goal {
@@ -37,6 +39,16 @@ impl Goal {
             Goal::TimesFaster(times) => format!("ratio ≤ {:.3} (≥ {times}× faster)", 1.0 / times),
             Goal::AtMost(limit) => format!("≤ {limit} {unit}"),
             Goal::Reported => "reported".to_owned(),
+            Goal::OutOfReach(by_hand) => format!("reported (by hand only {}× faster)", round(by_hand)),
+        }
+    }
+
+    /// Drops the goal to be so many times as fast as theirs where the loop by hand is not so fast itself; `by_hand` is
+    /// how many times as fast that is, if there is one.
+    fn within_reach(self, by_hand: Option<f64>) -> Self {
+        match (self, by_hand) {
+            (Goal::TimesFaster(times), Some(by_hand)) if by_hand < times => Goal::OutOfReach(by_hand),
+            _ => self,
         }
     }
 
@@ -45,7 +57,7 @@ impl Goal {
             Goal::RatioAtMost(limit) => Some(ratio <= limit),
             Goal::TimesFaster(times) => Some(ratio <= 1.0 / times),
             Goal::AtMost(limit) => Some(ours <= limit),
-            Goal::Reported => None,
+            Goal::Reported | Goal::OutOfReach(_) => None,
         }
     }
 }
@@ -66,14 +78,15 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Sets our best beside the best of `side`.
+    /// Sets our best beside the best of `side`. A goal that the best loop by hand does not reach is dropped.
     ///
     /// # Errors
     /// One of the two did not take part in `measurement`.
     pub(crate) fn compare(name: &str, unit: &str, measurement: &Measurement, side: Side, goal: Goal) -> Result<Self> {
         let ours = measurement.best(Side::Ours)?;
         let other = measurement.best(side)?;
-        Ok(Self::new(name, unit, ours, other, goal))
+        let by_hand = measurement.best(Side::Hand).ok().map(|hand| other.median / hand.median);
+        Ok(Self::new(name, unit, ours, other, goal.within_reach(by_hand)))
     }
 
     /// Sets one contender beside another.
@@ -286,6 +299,7 @@ fn between_markers(document: &str, table: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::{Contender, Sample, alternate};
 
     fn row(name: &str, ours: f64, other: f64, goal: Goal) -> Row {
         Row::derived(name, "ns", ours, ("x", other), ours / other, goal)
@@ -297,6 +311,25 @@ mod tests {
         assert_eq!(row("a", 1.0, 2.9, Goal::TimesFaster(3.0)).met, Some(false));
         assert_eq!(row("a", 101.0, 1.0, Goal::AtMost(100.0)).met, Some(false));
         assert_eq!(row("a", 1.0, 1.0, Goal::Reported).met, None);
+    }
+
+    #[test]
+    fn a_goal_that_no_loop_by_hand_reaches_is_dropped() {
+        let judged = |hand: Option<f64>, goal| {
+            let sample = |value| move || Ok(Sample { value, digest: 7 });
+            let mut contenders =
+                vec![Contender::new(Side::Ours, "", sample(2.0)), Contender::new(Side::Renoir, "", sample(5.0))];
+            contenders.extend(hand.map(|value| Contender::new(Side::Hand, "", sample(value))));
+            let measurement = alternate("w", "ns", 1, &mut contenders).expect("answers agree");
+            let row = Row::compare("w_renoir", "ns", &measurement, Side::Renoir, goal).expect("both took part");
+            (row.goal, row.met)
+        };
+        let times = Goal::TimesFaster(3.0);
+        let kept = ("ratio ≤ 0.333 (≥ 3× faster)".to_owned(), Some(false));
+        assert_eq!(judged(None, times), kept);
+        assert_eq!(judged(Some(1.6), times), kept);
+        assert_eq!(judged(Some(2.0), times), ("reported (by hand only 2.5× faster)".to_owned(), None));
+        assert_eq!(judged(Some(2.0), Goal::RatioAtMost(0.1)).1, Some(false));
     }
 
     #[test]
