@@ -12,12 +12,15 @@ mod async_map;
 mod batches;
 mod columnar;
 mod embed;
+mod exchange;
 mod fixed;
 mod hop;
+mod hops;
 mod ingest;
 mod inputs;
 mod jsonl;
 mod kept;
+mod keys;
 mod limiter;
 mod machine;
 mod measure;
@@ -34,6 +37,7 @@ mod results;
 mod service;
 mod skip;
 mod store;
+mod wide;
 mod window;
 
 use results::{Goal, Row};
@@ -60,12 +64,15 @@ const RENOIR_ROWS: [&str; 6] =
 /// Workloads: r1 (narrow chain), hop_source and hop_sink (one thread hop, operators before or behind it), r2 (word
 /// count on one thread), r2_exchange (with an exchange of every word), r2_parallel (on two processors in whatever way),
 /// r3 (hash exchange), r4 (hash join), window (a count per key and second of event time), skip (an error policy where
-/// nothing fails), jsonl (JSON lines in and out), replicas (16 of them on two processors), fixed (a job of ten
-/// records), return (last record until run() returns, three services), service (one call through a handle), policy (a
-/// call with a policy), batch (requests that go to a service together), cache and journal (calls whose answers are
-/// kept), limiter (how near to its rate it keeps eight tasks, over a minute of a clock that is moved), store (vectors
-/// in a file), recall (the index of vectors), embed (texts to vectors by a static embedder), ingest (documents into an
-/// index), async (futures that wait for timers, many at once), memory (peak over the number of records).
+/// nothing fails), jsonl (JSON lines in and out), replicas (8 and 16 of them on two processors), texts (of 1 to 200
+/// bytes as keys), skewed_sums and skewed_exchange (one key has nine of ten records), many_keys_sum and many_keys_count
+/// (ten million of them), wide (records of 128 and 256 bytes), wide_sums (with a sum by key), three_hops (between four
+/// threads), fixed (a job of ten records), return (last record until run() returns, three services), service (one call
+/// through a handle), policy (a call with a policy), batch (requests that go to a service together), cache and journal
+/// (calls whose answers are kept), limiter (how near to its rate it keeps eight tasks, over a minute of a clock that is
+/// moved), store (vectors in a file), recall (the index of vectors), embed (texts to vectors by a static embedder),
+/// ingest (documents into an index), async (futures that wait for timers, many at once), memory (peak over the number
+/// of records).
 ///
 /// The exit code is 1 when answers differ or a run fails. A missed goal leaves it 0; the table says MISSED.
 #[derive(Parser, Clone, Debug)]
@@ -126,7 +133,7 @@ fn repository_root() -> PathBuf {
 /// Measures one workload.
 type Measure = fn(&Options) -> Result<Vec<Row>>;
 
-const WORKLOADS: [(&str, Measure); 27] = [
+const WORKLOADS: [(&str, Measure); 35] = [
     ("r1", r1::measure),
     ("hop_source", hop::measure_in_source),
     ("hop_sink", hop::measure_in_sink),
@@ -139,6 +146,14 @@ const WORKLOADS: [(&str, Measure); 27] = [
     ("skip", skip::measure),
     ("jsonl", jsonl::measure),
     ("replicas", replicas::measure),
+    ("texts", keys::measure_texts),
+    ("skewed_sums", keys::measure_skewed_sums),
+    ("skewed_exchange", keys::measure_skewed_exchange),
+    ("many_keys_sum", keys::measure_many_sums),
+    ("many_keys_count", keys::measure_many_counts),
+    ("wide", wide::measure_exchange),
+    ("wide_sums", wide::measure_sums),
+    ("three_hops", hops::measure),
     ("fixed", fixed::measure),
     ("return", service::measure_return),
     ("service", service::measure_calls),

@@ -1,20 +1,17 @@
 //! R3: a hash exchange of (u64, u64) records between two producers and two consumers, with a sum per key.
 
-use std::hash::BuildHasher;
 use std::hint::black_box;
-use std::ops::Range;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
-use foldhash::{HashMap, HashMapExt, fast::FixedState};
 use renoir::prelude::{BatchMode, RuntimeConfig, StreamContext};
 use sage::Environment;
 
 use crate::Options;
-use crate::batches::{BATCH_SIZES, Inbox, Outbox, connect};
+use crate::batches::BATCH_SIZES;
+use crate::exchange::{exchange, sums, timed_table};
 use crate::hop::renoir_modes;
-use crate::inputs::{digest_pairs, keyed_record, share};
-use crate::measure::{Contender, Sample, Side, alternate, nanos_per};
+use crate::inputs::{keyed_record, share};
+use crate::measure::{Contender, Side, alternate};
 use crate::results::{Goal, Row};
 
 pub(crate) const RECORDS: u64 = 50_000_000;
@@ -28,12 +25,12 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Row>> {
     let records = options.size(RECORDS);
     let mut contenders: Vec<Contender<'_>> = Vec::new();
     for batch in BATCH_SIZES {
-        let run = move || timed(records, || hand(records, batch));
+        let run = move || timed_table(records, || hand::<REPLICAS>(records, batch));
         contenders.push(Contender::new(Side::Hand, format!("batch {batch}"), run));
     }
-    contenders.push(Contender::new(Side::Ours, "", || timed(records, || ours(records, REPLICAS))));
+    contenders.push(Contender::new(Side::Ours, "", || timed_table(records, || ours(records, REPLICAS))));
     for (variant, mode) in renoir_modes() {
-        let run = move || timed(records, || renoir(records, mode));
+        let run = move || timed_table(records, || renoir(records, mode));
         contenders.push(Contender::new(Side::Renoir, variant, run));
     }
     let measurement = alternate("r3", UNIT, options.runs(), &mut contenders)?;
@@ -43,51 +40,11 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Row>> {
     ])
 }
 
-/// Times one run up to its table of sums; the digest of the table is not part of the time.
-pub(crate) fn timed(records: u64, run: impl FnOnce() -> Result<Vec<(u64, u64)>>) -> Result<Sample> {
-    let start = Instant::now();
-    let sums = run()?;
-    let value = nanos_per(start.elapsed(), records);
-    Ok(Sample { value, digest: digest_pairs(sums) })
-}
-
-fn hand(records: u64, batch: usize) -> Result<Vec<(u64, u64)>> {
-    let (to_even, even) = connect::<_, REPLICAS>(batch);
-    let (to_odd, odd) = connect::<_, REPLICAS>(batch);
-    std::thread::scope(|scope| {
-        for (index, (to_even, to_odd)) in to_even.into_iter().zip(to_odd).enumerate() {
-            let numbers = share(black_box(records), index, REPLICAS);
-            scope.spawn(move || produce(numbers, to_even, to_odd));
-        }
-        let consumers = [even, odd].map(|inbox| scope.spawn(move || sum_by_key(inbox)));
-        let mut all = Vec::new();
-        for consumer in consumers {
-            all.extend(consumer.join().ok().context("a consumer panicked")?);
-        }
-        Ok(all)
-    })
-}
-
-fn sum_by_key(inbox: Inbox<(u64, u64)>) -> HashMap<u64, u64> {
-    let mut sums: HashMap<u64, u64> = HashMap::new();
-    inbox.drain(|batch| {
-        for &(key, value) in batch.iter() {
-            let sum = sums.entry(key).or_default();
-            *sum = sum.wrapping_add(value);
-        }
-    });
-    sums
-}
-
-fn produce(numbers: Range<u64>, mut to_even: Outbox<(u64, u64)>, mut to_odd: Outbox<(u64, u64)>) {
-    let hasher = FixedState::with_seed(0);
-    for n in numbers {
-        let record = keyed_record(n);
-        let outbox = if hasher.hash_one(record.0) & 1 == 0 { &mut to_even } else { &mut to_odd };
-        outbox.push(record);
-    }
-    to_even.flush();
-    to_odd.flush();
+/// `N` producers and `N` consumers.
+pub(crate) fn hand<const N: usize>(records: u64, batch: usize) -> Result<Vec<(u64, u64)>> {
+    let produce = |index| share(black_box(records), index, N).map(keyed_record);
+    let sums = exchange::<_, _, _, _, N>(batch, produce, |record| &record.0, |inbox| sums(inbox, |record| record))?;
+    Ok(sums.into_iter().flatten().collect())
 }
 
 pub(crate) fn ours(records: u64, replicas: usize) -> Result<Vec<(u64, u64)>> {
