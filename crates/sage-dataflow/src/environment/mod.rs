@@ -18,7 +18,8 @@ use crate::service::{
     ServiceHandle, Typed,
 };
 use crate::source::{
-    ChannelReceiver, GeneratorSource, IterSource, Lines, OneShot, PerReplica, PerRun, Pinned, PolledSource, Source,
+    ChannelReceiver, GeneratorSource, IterSource, Lines, Listing, OneShot, PerReplica, PerRun, Pinned, PolledSource,
+    Source,
 };
 use crate::stream::pipe::FromSource;
 use crate::stream::{DataStream, Feedback, Stream};
@@ -226,12 +227,25 @@ impl Environment {
 
     /// Makes a stream of the lines of every file that matches a glob pattern, such as `docs/**/*.md`. It reads the
     /// files lazily, in alphabetical order. A line that is not UTF-8, or is longer than 64 MiB, fails the job.
+    ///
+    /// With a [`parallelism`](Stream::parallelism) the replicas share the bytes of all files evenly, also of one file
+    /// if each gets 1 MiB of it or more. Each reads its lines in order. A replica that begins within a file reads what
+    /// is before that too, to number its lines.
     pub fn read_lines(
         &self,
         pattern: impl Into<String>,
-    ) -> Stream<FromSource<PerRun<impl Fn() -> Lines + Send + 'static>>> {
+    ) -> Stream<FromSource<PerReplica<impl Fn(usize) -> Lines + Send + 'static>>> {
         let pattern = pattern.into();
-        Stream::source(&self.graph, "lines", PerRun(move || Lines::new(pattern.clone())))
+        let listing = Mutex::new(Listing::default());
+        let lines = move |replica| {
+            let mut listing = lock(&listing);
+            // The first replica of a run: what an earlier run found counts no more.
+            if replica == 0 {
+                *listing = Listing::default();
+            }
+            Lines::new(pattern.clone(), listing.clone())
+        };
+        Stream::source(&self.graph, "lines", PerReplica(lines))
     }
 
     /// Begins a loop. Returns the stream of the records that are fed back, and the [`Feedback`] to fill with them.

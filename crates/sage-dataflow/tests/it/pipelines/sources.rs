@@ -1,5 +1,6 @@
 //! The sources.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -144,6 +145,29 @@ fn read(pattern: &Path) -> Result<Vec<Line>, String> {
         Ok(_) => Ok(lines.take()),
         Err(error) => Err(error.report().and_then(|report| report.first_cause.clone()).expect("it failed").message),
     }
+}
+
+#[test]
+fn replicas_share_the_lines_of_large_files() {
+    leak_free(|_| {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, lines) in [("a", 400_000), ("b", 10), ("c", 250_000)] {
+            let text: String = (0..lines).map(|n| format!("{name} {n:x}\n")).collect();
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        let mut whole = read(&dir.path().join("*")).unwrap();
+        let env = Environment::local("lines");
+        let lines = env.read_lines(dir.path().join("*").to_str().unwrap()).parallelism(3);
+        let shared = lines.map(|line| (std::thread::current().id(), line)).collect();
+        env.run().unwrap();
+        let (threads, mut shared): (HashSet<_>, Vec<_>) = shared.take().into_iter().unzip();
+        assert_eq!(threads.len(), 3);
+        let in_order = |line: &Line| (line.path.clone(), line.number);
+        shared.sort_by_key(in_order);
+        whole.sort_by_key(in_order);
+        assert_eq!(shared.len(), 650_010);
+        assert!(shared == whole);
+    });
 }
 
 #[test]
