@@ -1,6 +1,8 @@
 //! The sending half of a lane. The invariants are those of the [lane](super). What it does once a block is in
 //! `attending.rs`, how much it may write in `room.rs`.
 
+use std::ptr;
+
 use super::attending::Far;
 use super::between::Between;
 use super::block::{Block, RecordSlot};
@@ -20,6 +22,8 @@ pub(crate) struct Writer<T, W: Wait> {
     /// Those of the open block, or of the spare one; the header lies right before them.
     slots: *mut RecordSlot<T>,
     len: usize,
+    /// Whether records are weighed.
+    weighs: bool,
     far: Box<Far<T, W>>,
 }
 
@@ -30,12 +34,13 @@ impl<T, W: Wait> Writer<T, W> {
     pub(super) fn new(lane: Arc<Lane<T>>, signal: Arc<ReaderState>, wait: W) -> Self {
         let far = Box::new(Far::new(lane, signal, wait));
         // SAFETY: the spare block is freed with `far`.
-        Self { slots: unsafe { Block::slots(far.spare) }, len: 0, far }
+        Self { slots: unsafe { Block::slots(far.spare) }, len: 0, weighs: false, far }
     }
 
     /// Has the records weighed: `weigh` tells what each holds beside its own size.
     pub(crate) fn weighing(mut self, weigh: std::sync::Arc<dyn Fn(&T) -> usize + Send + Sync>) -> Self {
         self.far.weighing = Some(Weighing::new(self.far.lane.size.bytes, weigh));
+        self.weighs = true;
         self
     }
 
@@ -53,12 +58,12 @@ impl<T, W: Wait> Writer<T, W> {
     /// Appends a record.
     #[inline(always)]
     pub(crate) fn push(&mut self, record: T) -> Pushed {
-        // What holds nothing is of one size, and is counted.
-        let is_heavy = std::mem::needs_drop::<T>() && self.far.weighing.is_some() && self.weigh(&record);
         // SAFETY: the header lies right before the slots, which is where `Block::slots` came from.
         let header = unsafe { &*self.slots.cast::<Block<T>>().sub(1) };
         // SAFETY: the block has room at `len` (the writer's invariant), and that slot is the writer's (invariant 2).
-        unsafe { (*self.slots.add(self.len)).with_mut(|slot| (*slot).write(record)) };
+        let record = unsafe { (*self.slots.add(self.len)).with_mut(|slot| ptr::from_mut((*slot).write(record))) };
+        // What holds nothing is of one size, and is counted.
+        let is_heavy = std::mem::needs_drop::<T>() && self.weighs && self.weigh(record);
         self.len += 1;
         header.len.store(self.len, Ordering::Release);
         publish_fence();
@@ -71,10 +76,24 @@ impl<T, W: Wait> Writer<T, W> {
         Pushed::Attend
     }
 
-    /// Adds a record to the bytes of the open block. Returns whether it has its share of them then.
-    #[inline]
-    fn weigh(&mut self, record: &T) -> bool {
-        self.far.weighing.as_mut().is_some_and(|weighing| weighing.add(record))
+    /// Adds a record, which lies in its slot, to the bytes of the open block. Returns whether it has its share of them
+    /// then. There, and not on its way: a record whose address is taken cannot be moved in registers.
+    #[inline(never)]
+    fn weigh(&mut self, record: *mut T) -> bool {
+        /// Drops a record that is not counted yet, if to weigh it panics.
+        struct Uncounted<T>(*mut T);
+        impl<T> Drop for Uncounted<T> {
+            fn drop(&mut self) {
+                // SAFETY: the slot holds a record, and is not below the block's length.
+                unsafe { self.0.drop_in_place() };
+            }
+        }
+        let uncounted = Uncounted(record);
+        // SAFETY: `push` has just written it, and nobody else knows of it.
+        let record = unsafe { &*record };
+        let is_heavy = self.far.weighing.as_mut().is_some_and(|weighing| weighing.add(record));
+        std::mem::forget(uncounted);
+        is_heavy
     }
 
     /// Leaves a block that has no more room. Calls nothing, unless it has a record to drop.
