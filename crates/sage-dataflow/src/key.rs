@@ -11,6 +11,7 @@ use std::marker::PhantomData;
 use foldhash::fast::RandomState;
 
 use crate::guarded::opaque;
+use crate::table::Table;
 
 /// What records can be grouped by: a type with `Hash` and `Eq`. Every such type is one.
 ///
@@ -52,6 +53,24 @@ pub trait KeySelector<T>: Clone + Send + 'static {
     #[doc(hidden)]
     fn into_key(selected: Self::Selected<'_>) -> Self::Key;
 
+    /// What holds the key of a record: the key, where it is computed, and otherwise what it is borrowed from.
+    #[doc(hidden)]
+    type Held: Send + 'static;
+    /// Keeps the key of a record alone, and hashes it.
+    #[doc(hidden)]
+    fn hold<V>(&mut self, record: T, table: &Table<Self::Key, V>) -> (u64, Self::Held);
+    /// The key of a record, which is not needed any more.
+    #[doc(hidden)]
+    fn take_key(&mut self, record: T) -> Self::Key;
+    /// What a table has for a key that is held, made by `new` if the key is new, which is then taken out of `held`.
+    #[doc(hidden)]
+    fn state<'t, V>(
+        &mut self,
+        table: &'t mut Table<Self::Key, V>,
+        held: &mut Hashed<Self::Held>,
+        new: impl FnOnce() -> V,
+    ) -> &'t mut V;
+
     /// What a table has for a key. Here, where it is known that the owned key can be looked up by the borrowed one,
     /// also where selectors of several streams share a type of key.
     #[doc(hidden)]
@@ -65,6 +84,62 @@ pub trait KeySelector<T>: Clone + Send + 'static {
     fn remove<V>(table: &mut HashMap<Self::Key, V, RandomState>, key: &Self::Selected<'_>) -> Option<(Self::Key, V)> {
         table.remove_entry(Self::lookup(key))
     }
+}
+
+/// How many keys are at hand before the first of them is looked up: so many waits for memory overlap.
+const AHEAD: usize = 16;
+
+/// A key that is to be looked up, with its hash.
+pub(crate) type Hashed<H> = (u64, Option<H>);
+
+/// The keys that are about to be looked up, in the order in which they came.
+///
+/// They stay where they are until they were looked up: to move a record that has just been written costs more than to
+/// look at it.
+pub(crate) struct Ahead<H> {
+    held: [Hashed<H>; AHEAD],
+    next: usize,
+}
+
+impl<H> Ahead<H> {
+    pub(crate) fn new() -> Self {
+        Self { held: [const { (0, None) }; AHEAD], next: 0 }
+    }
+
+    /// Takes the key of a record, and fetches its entry of the table. Does what is to be done with the key whose turn
+    /// has come.
+    #[inline(always)]
+    pub(crate) fn take<T, S, V>(
+        &mut self,
+        key: &mut S,
+        record: T,
+        table: &mut Table<S::Key, V>,
+        act: impl FnOnce(&mut V),
+    ) where
+        S: KeySelector<T, Held = H>,
+        V: Default,
+    {
+        let (hash, held) = key.hold(record, table);
+        table.fetch(hash);
+        let turn = &mut self.held[self.next];
+        self.next = (self.next + 1) % AHEAD;
+        if turn.1.is_some() {
+            act(key.state(table, turn, V::default));
+        }
+        *turn = (hash, Some(held));
+    }
+
+    /// Those that were not looked up yet.
+    pub(crate) fn rest(&mut self) -> impl Iterator<Item = &mut Hashed<H>> {
+        let (later, sooner) = self.held.split_at_mut(self.next);
+        sooner.iter_mut().chain(later).filter(|(_, held)| held.is_some())
+    }
+}
+
+const HELD: &str = "a key is held until it was looked up";
+
+fn taken<K>(held: &mut Option<K>) -> K {
+    held.take().expect(HELD)
 }
 
 /// The key is what a function makes of the record.
@@ -112,6 +187,29 @@ where
     fn into_key(selected: K) -> K {
         selected
     }
+
+    type Held = K;
+
+    #[inline(always)]
+    fn hold<V>(&mut self, record: T, table: &Table<K, V>) -> (u64, K) {
+        let key = (self.function)(&record);
+        (table.hash(&key), key)
+    }
+
+    #[inline(always)]
+    fn take_key(&mut self, record: T) -> K {
+        (self.function)(&record)
+    }
+
+    #[inline(always)]
+    fn state<'t, V>(
+        &mut self,
+        table: &'t mut Table<K, V>,
+        (hash, held): &mut Hashed<K>,
+        new: impl FnOnce() -> V,
+    ) -> &'t mut V {
+        table.find_or_insert(*hash, held, |held, key| held.as_ref() == Some(key), |held| (taken(held), new()))
+    }
 }
 
 /// The key is a part of the record.
@@ -135,6 +233,7 @@ impl<F: Clone, Q: ?Sized> Clone for Borrowed<F, Q> {
 
 impl<T, F, Q> KeySelector<T> for Borrowed<F, Q>
 where
+    T: Send + 'static,
     F: FnMut(&T) -> &Q + Clone + Send + 'static,
     Q: Hash + Eq + ToOwned + ?Sized + 'static,
     Q::Owned: Hash + Eq + Send + 'static,
@@ -160,6 +259,34 @@ where
     fn into_key(selected: &Q) -> Q::Owned {
         selected.to_owned()
     }
+
+    type Held = T;
+
+    #[inline(always)]
+    fn hold<V>(&mut self, record: T, table: &Table<Q::Owned, V>) -> (u64, T) {
+        (table.hash((self.function)(&record)), record)
+    }
+
+    #[inline(always)]
+    fn take_key(&mut self, record: T) -> Q::Owned {
+        (self.function)(&record).to_owned()
+    }
+
+    #[inline(always)]
+    fn state<'t, V>(
+        &mut self,
+        table: &'t mut Table<Q::Owned, V>,
+        (hash, held): &mut Hashed<T>,
+        new: impl FnOnce() -> V,
+    ) -> &'t mut V {
+        let mut key = (self.function)(held.as_ref().expect(HELD));
+        table.find_or_insert(
+            *hash,
+            &mut key,
+            |key: &&Q, known| **key == *known.borrow(),
+            |key| ((*key).to_owned(), new()),
+        )
+    }
 }
 
 /// The key is the record.
@@ -184,5 +311,27 @@ impl<T: Hash + Eq + Clone + Send + 'static> KeySelector<T> for Whole {
     #[inline(always)]
     fn into_key(selected: &T) -> T {
         selected.clone()
+    }
+
+    type Held = T;
+
+    #[inline(always)]
+    fn hold<V>(&mut self, record: T, table: &Table<T, V>) -> (u64, T) {
+        (table.hash(&record), record)
+    }
+
+    #[inline(always)]
+    fn take_key(&mut self, record: T) -> T {
+        record
+    }
+
+    #[inline(always)]
+    fn state<'t, V>(
+        &mut self,
+        table: &'t mut Table<T, V>,
+        (hash, held): &mut Hashed<T>,
+        new: impl FnOnce() -> V,
+    ) -> &'t mut V {
+        table.find_or_insert(*hash, held, |held, key| held.as_ref() == Some(key), |held| (taken(held), new()))
     }
 }

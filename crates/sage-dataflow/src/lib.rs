@@ -62,6 +62,7 @@ mod source;
 mod stream;
 mod submit_error;
 mod sync;
+mod table;
 mod task;
 pub mod testing;
 mod thread;

@@ -58,3 +58,25 @@ impl Push<Infallible> for Nowhere {
         false
     }
 }
+
+/// A way out that may not be there.
+impl<T, N: Push<T>> Push<T> for Option<N> {
+    fn open(&mut self, at: &mut Position) -> Result<(), Fault> {
+        self.as_mut().map_or(Ok(()), |next| next.open(at))
+    }
+    fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault> {
+        self.as_mut().map_or(Ok(()), |next| next.push(record, at))
+    }
+    fn attend(&mut self, at: &mut Position) -> Result<(), Fault> {
+        self.as_mut().map_or(Ok(()), |next| next.attend(at))
+    }
+    fn signal(&mut self, signal: Signal, at: &mut Position) -> Result<(), Fault> {
+        self.as_mut().map_or(Ok(()), |next| next.signal(signal, at))
+    }
+    fn close(&mut self, cx: &mut TaskContext) {
+        self.iter_mut().for_each(|next| next.close(cx));
+    }
+    fn wanted(&self, outside: bool) -> bool {
+        self.as_ref().is_some_and(|next| next.wanted(outside))
+    }
+}

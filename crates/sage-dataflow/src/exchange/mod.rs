@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod allowances;
 mod circle;
+mod combining;
 mod feedback;
 pub(crate) mod lane;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{between, metrics, sync};
 
 pub(crate) use circle::{Circle, Wanting};
+pub(crate) use combining::Combining;
 pub use feedback::FeedbackError;
 pub(crate) use feedback::{FedBack, Gauge};
 pub(crate) use rounds::{Returned, Rounds};

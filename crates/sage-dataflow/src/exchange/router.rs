@@ -32,18 +32,30 @@ impl<T: Send> Lanes<T> {
         Self { all, in_loop }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn open(&mut self) {
+        self.all.iter_mut().for_each(LaneWriter::open);
+    }
+
+    pub(super) fn close(&mut self, cx: &mut TaskContext) {
+        self.all.iter_mut().for_each(|lane| cx.add_blocked(lane.wait_mut().take_blocked()));
+    }
+
     #[inline(always)]
-    fn send(&mut self, lane: usize, record: T) -> Result<(), Fault> {
+    pub(super) fn send(&mut self, lane: usize, record: T) -> Result<(), Fault> {
         passed(self.all[lane].push(record))
     }
 
     /// A lane whose reader has ended swallows its records, as long as another wants them.
-    fn attend(&mut self) -> Result<(), Fault> {
+    pub(super) fn attend(&mut self) -> Result<(), Fault> {
         self.each(LaneWriter::attend)
     }
 
     /// Passes a signal on to every lane, as far as lanes carry it.
-    fn signal(&mut self, signal: Signal) -> Result<(), Fault> {
+    pub(super) fn signal(&mut self, signal: Signal) -> Result<(), Fault> {
         match (signal, signal.between()) {
             (Signal::Finish, _) => self.each(LaneWriter::finish),
             (_, Some(between)) => self.each(|lane| lane.put(between)),
@@ -70,7 +82,7 @@ impl<T: Send> Lanes<T> {
         }
     }
 
-    fn wanted(&self, outside: bool) -> bool {
+    pub(super) fn wanted(&self, outside: bool) -> bool {
         !(outside && self.in_loop || self.all.iter().all(LaneWriter::reader_gone))
     }
 }
@@ -102,7 +114,7 @@ struct Overrun;
 macro_rules! lanes_end_of_chain {
     () => {
         fn open(&mut self, _at: &mut Position) -> Result<(), Fault> {
-            self.lanes.all.iter_mut().for_each(LaneWriter::open);
+            self.lanes.open();
             Ok(())
         }
         fn attend(&mut self, _at: &mut Position) -> Result<(), Fault> {
@@ -112,7 +124,7 @@ macro_rules! lanes_end_of_chain {
             self.lanes.wanted(outside)
         }
         fn close(&mut self, cx: &mut TaskContext) {
-            self.lanes.all.iter_mut().for_each(|lane| cx.add_blocked(lane.wait_mut().take_blocked()));
+            self.lanes.close(cx);
         }
         fn signal(&mut self, signal: Signal, _at: &mut Position) -> Result<(), Fault> {
             self.lanes.signal(signal)
@@ -219,6 +231,7 @@ impl<T: Send, S: KeySelector<T>> Push<T> for ByKey<T, S> {
 }
 
 /// The lane of so many to which [`ByKey`] sends a record of this key.
+#[inline(always)]
 pub(crate) fn lane_of(key: &impl Hash, lanes: usize) -> usize {
     scaled(FixedState::with_seed(PARTITION_SEED).hash_one(key), lanes)
 }

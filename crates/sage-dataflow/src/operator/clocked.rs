@@ -12,7 +12,8 @@ use crate::between::Watermark;
 use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::clock::Clock;
 use crate::guarded::opaque;
-use crate::key::KeySelector;
+use crate::key::{Hashed, KeySelector};
+use crate::table::Table;
 use crate::time::{Timed, Timestamp};
 
 /// Selects the key of a record by the value in it.
@@ -40,6 +41,28 @@ impl<T, S: KeySelector<T>> KeySelector<Timed<T>> for OfValue<S> {
     #[inline(always)]
     fn into_key(selected: S::Selected<'_>) -> S::Key {
         S::into_key(selected)
+    }
+
+    type Held = S::Held;
+
+    #[inline(always)]
+    fn hold<V>(&mut self, record: Timed<T>, table: &Table<S::Key, V>) -> (u64, S::Held) {
+        self.0.hold(record.value, table)
+    }
+
+    #[inline(always)]
+    fn take_key(&mut self, record: Timed<T>) -> S::Key {
+        self.0.take_key(record.value)
+    }
+
+    #[inline(always)]
+    fn state<'t, V>(
+        &mut self,
+        table: &'t mut Table<S::Key, V>,
+        held: &mut Hashed<S::Held>,
+        new: impl FnOnce() -> V,
+    ) -> &'t mut V {
+        self.0.state(table, held, new)
     }
 }
 

@@ -13,7 +13,8 @@ use foldhash::fast::RandomState;
 use super::Output;
 use super::keyed::{States, state_of};
 use crate::chain::{Fault, Flags, Outlet, Stage};
-use crate::key::KeySelector;
+use crate::key::{Hashed, KeySelector};
+use crate::table::Table;
 
 /// The place of one input in a sum type.
 pub(crate) trait HasInput<const INPUT: usize>: Send + 'static {
@@ -23,6 +24,8 @@ pub(crate) trait HasInput<const INPUT: usize>: Send + 'static {
     fn wrap(part: Self::Part) -> Self;
     /// The record of the input that was wrapped.
     fn part(&self) -> &Self::Part;
+    /// The record of the input that was wrapped, taken out.
+    fn into_part(self) -> Self::Part;
 }
 
 /// Selects the key of a record of one input in its wrapping, as `S` selects that of the bare record.
@@ -53,6 +56,28 @@ where
     #[inline(always)]
     fn into_key(selected: S::Selected<'_>) -> S::Key {
         S::into_key(selected)
+    }
+
+    type Held = S::Held;
+
+    #[inline(always)]
+    fn hold<V>(&mut self, record: T, table: &Table<S::Key, V>) -> (u64, S::Held) {
+        self.0.hold(record.into_part(), table)
+    }
+
+    #[inline(always)]
+    fn take_key(&mut self, record: T) -> S::Key {
+        self.0.take_key(record.into_part())
+    }
+
+    #[inline(always)]
+    fn state<'t, V>(
+        &mut self,
+        table: &'t mut Table<S::Key, V>,
+        held: &mut Hashed<S::Held>,
+        new: impl FnOnce() -> V,
+    ) -> &'t mut V {
+        self.0.state(table, held, new)
     }
 }
 
@@ -163,6 +188,14 @@ macro_rules! inputs {
 
             #[inline(always)]
             fn part(&self) -> &$Variant {
+                match self {
+                    Self::$Variant(part) => part,
+                    _ => unreachable!("the lanes of an input carry its records alone"),
+                }
+            }
+
+            #[inline(always)]
+            fn into_part(self) -> $Variant {
                 match self {
                     Self::$Variant(part) => part,
                     _ => unreachable!("the lanes of an input carry its records alone"),

@@ -7,6 +7,7 @@ mod batch;
 mod broadcast;
 mod clocked;
 mod connect;
+mod count;
 mod cut;
 mod filter;
 mod function;
@@ -32,6 +33,7 @@ pub(crate) use broadcast::{Broadcasting, ByBroadcast, ByBroadcastAndKey, WithBro
 pub(crate) use clocked::{Clocked, OfValue};
 pub(crate) use connect::{CoMap, CoProcess, HasInput, Of};
 pub use connect::{In2, In3, In4, In5};
+pub(crate) use count::{AddByKey, CountByKey};
 pub(crate) use cut::Cut;
 pub use cut::OnSignal;
 pub(crate) use filter::{Filter, Take};

@@ -161,7 +161,7 @@ impl<P: Pipe> Stream<P> {
     }
 
     /// The last node of the chain. Where an exchange follows an exchange, the task between them gets one.
-    fn with_last_node(self) -> (Self, NodeId) {
+    pub(super) fn with_last_node(self) -> (Self, NodeId) {
         let node = match (self.nodes.last(), self.head) {
             (Some(&node), _) => node,
             (None, Head::Inlet(_)) => return self.with_node("forward"),

@@ -15,7 +15,7 @@ use crate::graph::Head;
 use crate::key::KeySelector;
 use crate::operator::{
     Distinct, FlatMapWithState, FoldFunction, Folding, ForEver, Gather, GatherByKey, Keeps, KeyContext, MapWithState,
-    OnBoth, Output, Process, ProcessFunction, Reducing, StateFunction, Timer, Top, WithState, counting, folding,
+    OnBoth, Output, Process, ProcessFunction, Reducing, StateFunction, Timer, Top, WithState, folding,
 };
 use crate::time::Timestamp;
 
@@ -62,12 +62,6 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         G: FnMut(P::Out, P::Out) -> P::Out + Clone + Send + 'static,
     {
         self.gather("keyed-reduce", Reducing(function))
-    }
-
-    /// Counts the records of each key. At the end of input, emits a pair of key and number for each key, in no
-    /// particular order.
-    pub fn count(self) -> Stream<impl ParallelStep<In = P::Out, Out = (S::Key, u64)>> {
-        self.gather("keyed-count", counting())
     }
 
     /// Folds the records of each key into an accumulator that starts as a clone of `initial`. At the end of input,

@@ -8,6 +8,7 @@
 mod boundary;
 mod broadcast;
 mod connected;
+mod counted;
 mod expiring;
 pub(crate) mod factory;
 mod failing;

@@ -4,6 +4,7 @@
 //! compiler turns into one loop. Building does not use the recipe up: each replica and each run builds from it.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use super::factory::{Factory, Many};
 use super::{DataStream, Stream};
@@ -12,6 +13,7 @@ use crate::exchange::Partitioning;
 use crate::graph::wiring::BuildContext;
 use crate::guarded::opaque;
 use crate::ids::{EdgeId, InletId, NodeId};
+use crate::metrics::Counter;
 use crate::retry::Retry;
 use crate::source::{Source, SourceFactory};
 use crate::submit_error::SubmitError;
@@ -145,14 +147,28 @@ impl<T> FromInlet<T> {
     pub(super) fn new(inlet: InletId, replicas: Replicas) -> Self {
         Self { inlet, replicas, records: PhantomData }
     }
+
+    /// Builds the task of one replica, whose records `taken` counts.
+    pub(super) fn build_counted<N: Push<T> + 'static>(
+        &self,
+        cx: &mut BuildContext<'_>,
+        next: N,
+        taken: Arc<Counter>,
+    ) -> Box<dyn Task>
+    where
+        T: Send + 'static,
+    {
+        let (inbox, circle, head) = (cx.inbox(self.inlet), cx.circle(&next), cx.loop_head(self.inlet));
+        Box::new(InletTask::new(inbox, next, circle, head, taken, cx.control()))
+    }
 }
 
 impl<T: Send + 'static> Pipe for FromInlet<T> {
     type Out = T;
 
     fn build<N: Push<T> + 'static>(&self, cx: &mut BuildContext<'_>, next: N) -> Result<Box<dyn Task>, SubmitError> {
-        let (inbox, circle, head) = (cx.inbox(self.inlet), cx.circle(&next), cx.loop_head(self.inlet));
-        Ok(Box::new(InletTask::new(inbox, next, circle, head, cx.taken(), cx.control())))
+        let taken = cx.taken();
+        Ok(self.build_counted(cx, next, taken))
     }
 
     fn retarget(&self, partitioning: Partitioning) -> Option<InletId> {
@@ -207,6 +223,9 @@ pub trait Keeping<I>: Send + Sized + 'static {
     fn keep(self, copy: fn(&I) -> I, to: KeepTo) -> Self::Kept;
     #[doc(hidden)]
     fn handling(&self, cx: &mut BuildContext<'_>) -> Self::Handling;
+    /// Where dead letters go, if they are asked for.
+    #[doc(hidden)]
+    fn letters(&self) -> Option<EdgeId>;
 }
 
 impl<I: Send + 'static> Keeping<I> for NotKept {
@@ -219,6 +238,10 @@ impl<I: Send + 'static> Keeping<I> for NotKept {
 
     fn handling(&self, _cx: &mut BuildContext<'_>) -> NotKept {
         NotKept
+    }
+
+    fn letters(&self) -> Option<EdgeId> {
+        None
     }
 }
 
@@ -245,6 +268,10 @@ impl<I: Send + 'static> Keeping<I> for Kept<I> {
     fn handling(&self, cx: &mut BuildContext<'_>) -> Keeper<I> {
         let letters = self.letters.map(|edge| Box::new(cx.round_robin::<DeadLetter<I>>(edge)) as Box<_>);
         Keeper::new(self.copy, self.retry.clone(), letters)
+    }
+
+    fn letters(&self) -> Option<EdgeId> {
+        self.letters
     }
 }
 

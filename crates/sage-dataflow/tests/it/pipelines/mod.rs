@@ -7,6 +7,7 @@ mod broadcast_state;
 mod channels;
 mod clock;
 mod connect;
+mod counts;
 mod declaration;
 mod ends_of_time;
 mod enough;
