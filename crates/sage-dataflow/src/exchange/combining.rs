@@ -3,6 +3,9 @@
 //! Where keys repeat, few records are sent in place of many. Where they do not, that costs more than it spares; it is
 //! found out when the table is full, and records then pass as they come for a while.
 
+use std::sync::Arc;
+
+use super::metrics::Counter;
 use super::router::{Lanes, lane_of};
 use crate::chain::{Fault, Position, Push, Signal, Stop, TaskContext};
 use crate::guarded::{Guarded, opaque};
@@ -29,13 +32,17 @@ pub(crate) struct Combining<T, S: KeySelector<T>> {
     counted: usize,
     /// How many records are to pass.
     passing: usize,
+    /// How many records came, and who is told: to be counted here is to be taken by the count.
+    records: u64,
+    taken: Arc<Counter>,
 }
 opaque!([T, S: KeySelector<T>] Combining<T, S>);
 
 impl<T: Send, S: KeySelector<T>> Combining<T, S> {
-    pub(crate) fn new(lanes: Lanes<(S::Key, u64)>, key: S, node: NodeId) -> Self {
-        let key = Guarded::new(key, Some(node));
-        Self { lanes, key, node, counts: Table::default(), ahead: Ahead::new(), counted: 0, passing: 0 }
+    /// Counts for the operator at `node`, whose records `taken` counts.
+    pub(crate) fn new(lanes: Lanes<(S::Key, u64)>, key: S, node: NodeId, taken: Arc<Counter>) -> Self {
+        let (key, counts, ahead) = (Guarded::new(key, Some(node)), Table::default(), Ahead::new());
+        Self { lanes, key, node, counts, ahead, counted: 0, passing: 0, records: 0, taken }
     }
 
     fn is_full(&self) -> bool {
@@ -65,7 +72,8 @@ impl<T: Send, S: KeySelector<T>> Push<T> for Combining<T, S> {
     #[inline(always)]
     fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault> {
         at.enter(self.node);
-        let Self { lanes, key, counts, ahead, counted, passing, .. } = self;
+        let Self { lanes, key, counts, ahead, counted, passing, records, .. } = self;
+        *records += 1;
         if *passing > 0 {
             *passing -= 1;
             let key = key.take_key(record);
@@ -96,11 +104,14 @@ impl<T: Send, S: KeySelector<T>> Push<T> for Combining<T, S> {
     fn signal(&mut self, signal: Signal, at: &mut Position) -> Result<(), Fault> {
         if signal == Signal::Finish {
             at.enter(self.node);
-            let sent = self.send_counts();
-            // What it sent is attended to, and the lanes end, also where nobody wants it.
-            return sent.and(self.lanes.signal(signal));
+            // The lanes end also where nobody wants more.
+            return self.send_counts().and(self.lanes.signal(signal));
         }
         self.lanes.signal(signal)
+    }
+
+    fn publish(&mut self) {
+        self.taken.publish(self.records);
     }
 
     fn close(&mut self, cx: &mut TaskContext) {

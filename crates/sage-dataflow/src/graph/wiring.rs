@@ -241,6 +241,12 @@ impl BuildContext<'_> {
         counting(&mut self.wiring.counters.taken[self.chain])
     }
 
+    /// A new counter of what the chain of `node` takes already in this one.
+    pub(crate) fn taken_for(&mut self, node: NodeId) -> Arc<Counter> {
+        let chain = self.index.chain_of(node).unwrap_or(self.chain);
+        counting(&mut self.wiring.counters.taken[chain])
+    }
+
     /// A new counter of what this replica of `node` emits.
     pub(crate) fn emitted(&mut self, node: NodeId) -> Arc<Counter> {
         counting(&mut self.counters(node).emitted)

@@ -4,11 +4,9 @@
 use std::convert::Infallible;
 use std::hash::Hash;
 use std::marker::PhantomData;
-use std::sync::Arc;
 
 use crate::chain::{Fault, Flags, Outlet, Signal, Stage};
 use crate::key::{Ahead, KeySelector};
-use crate::metrics::Counter;
 use crate::table::Table;
 
 /// Counts the records of each key: emits pairs of key and number.
@@ -57,16 +55,12 @@ impl<S: KeySelector<I>, I: Send + 'static> Stage for CountByKey<S, I> {
 /// Adds up numbers of records of each key. Has a way out by the side, for dead letters, of which there are none.
 pub(crate) struct AddByKey<K, D> {
     counts: Table<K, u64>,
-    /// How many records that makes, and who is told.
-    records: u64,
-    taken: Arc<Counter>,
     letters: PhantomData<fn() -> D>,
 }
 
 impl<K, D> AddByKey<K, D> {
-    /// Of records that `taken` counts.
-    pub(crate) fn new(taken: Arc<Counter>) -> Self {
-        Self { counts: Table::default(), records: 0, taken, letters: PhantomData }
+    pub(crate) fn new() -> Self {
+        Self { counts: Table::default(), letters: PhantomData }
     }
 }
 
@@ -78,7 +72,6 @@ impl<K: Hash + Eq + Send + 'static, D: Send + 'static> Stage for AddByKey<K, D> 
 
     #[inline(always)]
     fn process(&mut self, (key, count): (K, u64), _out: &mut impl Outlet<(K, u64), D>) -> Result<(), Fault> {
-        self.records += count;
         let hash = self.counts.hash(&key);
         let is_key = |key: &Option<K>, known: &K| key.as_ref() == Some(known);
         let new = |key: &mut Option<K>| (key.take().expect("it was not taken yet"), 0);
@@ -87,9 +80,6 @@ impl<K: Hash + Eq + Send + 'static, D: Send + 'static> Stage for AddByKey<K, D> 
     }
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<(K, u64), D>) -> Result<(), Fault> {
-        if matches!(signal, Signal::Time | Signal::Finish) {
-            self.taken.publish(self.records);
-        }
         if signal != Signal::Finish {
             return Ok(());
         }

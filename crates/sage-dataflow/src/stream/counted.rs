@@ -70,8 +70,10 @@ fn combined<P: Pipe, S: KeySelector<P::Out>>(
         let inlet = graph.add_inlet(replicas);
         (inlet, graph.add_edge(edge::<(S::Key, u64)>(from, inlet, Partitioning::Hash)))
     });
-    stream
-        .end(move |cx: &mut BuildContext<'_>| Ok(Combining::new(cx.writers::<(S::Key, u64)>(edge), key.clone(), node)));
+    stream.end(move |cx: &mut BuildContext<'_>| {
+        let taken = cx.taken_for(node);
+        Ok(Combining::new(cx.writers::<(S::Key, u64)>(edge), key.clone(), node, taken))
+    });
     (graph, inlet)
 }
 
@@ -92,9 +94,8 @@ impl<P: Pipe, S: KeySelector<P::Out>, K: Keeping<P::Out>> Pipe for Counted<P, S,
             }
             Counting::Counts(inlet) => {
                 let letters = self.keeping.letters().map(|edge| cx.round_robin::<DeadLetter<P::Out>>(edge));
-                // What it takes is counted in records, as if they had come one by one.
-                let adding = AddByKey::new(cx.taken());
-                Ok(inlet.build_counted(cx, Link::new(adding, next, letters, NotKept, place), Arc::default()))
+                // The records were counted as taken where they came.
+                Ok(inlet.build_counted(cx, Link::new(AddByKey::new(), next, letters, NotKept, place), Arc::default()))
             }
         }
     }
