@@ -10,7 +10,7 @@ use super::window::{OpenWindows, WindowedOf};
 use crate::BoxError;
 use crate::between::Watermark;
 use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
-use crate::clock::Clock;
+use crate::clock::Watch;
 use crate::guarded::opaque;
 use crate::key::{Hashed, KeySelector};
 use crate::table::Table;
@@ -69,7 +69,7 @@ impl<T, S: KeySelector<T>> KeySelector<Timed<T>> for OfValue<S> {
 /// Windows that go by the clock.
 pub struct Clocked<W> {
     windows: W,
-    clock: Option<Clock>,
+    watch: Option<Watch>,
     /// The latest time that a record was given or that windows fired at; it never goes back.
     now: i64,
     /// When the first window fires.
@@ -82,7 +82,7 @@ opaque!(Clocked<W>);
 
 impl<W> Clocked<W> {
     pub(crate) fn new(windows: W, cut: Cut) -> Self {
-        Self { windows, clock: None, now: i64::MIN, due: i64::MAX, fired: i64::MIN, sent: Watermark::NONE, cut }
+        Self { windows, watch: None, now: i64::MIN, due: i64::MAX, fired: i64::MIN, sent: Watermark::NONE, cut }
     }
 }
 
@@ -93,12 +93,12 @@ impl<W: Clone> Clone for Clocked<W> {
 }
 
 impl<W: OpenWindows> Clocked<W> {
-    /// Looks at the clock, and fires what is due.
+    /// Looks at the clock, and fires what is due by what `read` says.
     #[inline(always)]
-    fn tick(&mut self, out: &mut impl Emit<Timed<WindowedOf<W>>>) -> Result<(), Fault> {
-        if let Some(clock) = &self.clock {
+    fn tick(&mut self, read: fn(&mut Watch) -> i64, out: &mut impl Emit<Timed<WindowedOf<W>>>) -> Result<(), Fault> {
+        if let Some(watch) = &mut self.watch {
             // The last moment stands for the end of input.
-            self.now = self.now.max(clock.now().millis().min(i64::MAX - 1));
+            self.now = self.now.max(read(watch).min(i64::MAX - 1));
         }
         if self.due <= self.now { self.fire(self.now, out) } else { Ok(()) }
     }
@@ -119,14 +119,14 @@ impl<W: OpenWindows> Stage for Clocked<W> {
     const FLAGS: Flags = Flags { begins_watermarks: true, has_windows: true, ..Flags::ANY };
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
-        self.clock = Some(cx.clock().clone());
+        self.watch = Some(Watch::new(cx.clock()));
         self.cut.open(cx);
         self.windows.open(cx)
     }
 
     #[inline(always)]
     fn process(&mut self, record: W::Value, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
-        self.tick(out)?;
+        self.tick(Watch::glance, out)?;
         let record = Timed { time: Timestamp::from_millis(self.now), value: record };
         self.windows.take(record, out, |_never_late, _out| Ok(()))?;
         if self.due == i64::MAX {
@@ -137,7 +137,7 @@ impl<W: OpenWindows> Stage for Clocked<W> {
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         match signal {
-            Signal::Time if self.due < i64::MAX => self.tick(out),
+            Signal::Time if self.due < i64::MAX => self.tick(Watch::read, out),
             Signal::Finish => {
                 match self.cut.end() {
                     End::Whole => self.windows.advance(i64::MAX, out)?,

@@ -2,7 +2,8 @@
 //!
 //! A closure is one that does neither.
 
-use super::timers::{KeyContext, Timer};
+use super::process::KeyContext;
+use super::timers::Timer;
 use crate::BoxError;
 use crate::chain::{CloseContext, OpenContext};
 

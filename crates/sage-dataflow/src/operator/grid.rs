@@ -75,6 +75,37 @@ impl Grid {
         (clamped(start), clamped(start + self.size - 1))
     }
 
+    /// In how many windows a time is at most, if they can be counted in numbers of 64 bits.
+    pub(crate) fn most_windows(&self) -> Option<usize> {
+        self.short_step.and_then(|_| usize::try_from(self.reach / self.every + 1).ok())
+    }
+
+    /// The number of the window that begins at `start`: so many steps from the epoch.
+    pub(crate) fn number(&self, start: i128) -> Option<i64> {
+        i64::try_from(start.div_euclid(self.every)).ok()
+    }
+
+    /// Where the window with this number begins.
+    pub(crate) fn start(&self, number: i64) -> i128 {
+        i128::from(number) * self.every
+    }
+
+    /// The number of the first window that ends after `watermark`, which no window does at the end of input.
+    pub(crate) fn first_behind(&self, watermark: i64) -> Option<i64> {
+        let number = (i128::from(watermark) - self.size).div_euclid(self.every) + 1;
+        if watermark == i64::MAX { None } else { i64::try_from(number).ok() }
+    }
+
+    /// The first and the last moment around `time` that are in the same windows.
+    pub(crate) fn alike(&self, time: i64) -> (i64, i64) {
+        let (_, last) = self.around(time);
+        if i128::from(time) - last <= self.rest {
+            (clamped(last), clamped(last + self.rest))
+        } else {
+            (clamped(last + self.rest + 1), clamped(last + self.every - 1))
+        }
+    }
+
     pub(crate) fn window(&self, start: i128) -> Window {
         let (start, end) = (clamped(start), self.end(start));
         Window { start: Timestamp::from_millis(start), end: Timestamp::from_millis(end) }
@@ -147,6 +178,39 @@ mod tests {
             prop_assert!(first <= last && last <= time && time < last + every);
             prop_assert!(time < first + size && first - every + size <= time);
             prop_assert_eq!(grid.open(time as i64, i64::MIN).count() as i128, (last - first) / every + 1);
+            prop_assert!(grid.most_windows().is_none_or(|most| (last - first) / every < most as i128));
+            if let Some(number) = grid.number(last) {
+                prop_assert_eq!(grid.start(number), last);
+            }
+        }
+
+        #[test]
+        fn moments_alike_are_those_around_that_have_the_same_windows(
+            time in time(),
+            every in length(),
+            times in 1..6_u32,
+            more in length(),
+        ) {
+            let grid = Grid::new(every.saturating_mul(times).saturating_add(more.min(every)), every);
+            let (from, to) = grid.alike(time);
+            prop_assert!(from <= time && time <= to);
+            prop_assert_eq!((grid.around(from), grid.around(to)), (grid.around(time), grid.around(time)));
+            prop_assert!(from == i64::MIN || grid.around(from - 1) != grid.around(time));
+            prop_assert!(to == i64::MAX || grid.around(to + 1) != grid.around(time));
+        }
+
+        #[test]
+        fn the_first_window_behind_a_watermark_ends_after_it_and_the_one_before_does_not(
+            watermark in time(),
+            every in length(),
+            times in 1..6_u32,
+        ) {
+            let grid = Grid::new(every.saturating_mul(times), every);
+            if let Some(number) = grid.first_behind(watermark) {
+                // An end beyond time counts as its end.
+                prop_assert!(grid.end(grid.start(number)) > watermark || watermark == i64::MAX);
+                prop_assert!(grid.end(grid.start(number) - grid.every()) <= watermark);
+            }
         }
 
         #[test]

@@ -3,17 +3,21 @@
 //! Each record begins as its own window, from its time until one gap later, and overlapping windows of a key become
 //! one. So the order in which records come does not matter, as long as none is late.
 //!
-//! Each key has a slot, with its open sessions in order, and one timer in a heap, for the first moment at which one of
-//! them has to fire or to be forgotten. A session that has grown meanwhile gets a new timer when the old one is due.
+//! A key lies in one table with its open sessions, mostly one, and has an entry in a queue for the first moment at which
+//! one of them has to fire or to be forgotten: the moment and the key's hash. A session that has grown meanwhile gets a
+//! new entry when the old one is due. Of the entries of one moment and hash there are as many as keys of this hash that
+//! wait for it, or more; those find nobody.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::borrow::Borrow;
+use std::hash::BuildHasher;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
+use hashbrown::hash_table::{HashTable, OccupiedEntry};
 
 use super::aggregate::Aggregate;
 use super::grid::Lateness;
+use super::queue::TimeQueue;
 use super::window::{OpenWindows, WindowedOf, result};
 use crate::BoxError;
 use crate::chain::{CloseContext, Emit, Fault, OpenContext};
@@ -23,27 +27,80 @@ use crate::time::{Timed, Timestamp, Window, Windowed, whole_millis};
 
 /// `window` with sessions.
 pub struct SessionWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> {
+    rules: Rules,
+    key: S,
+    aggregate: A,
+    hasher: RandomState,
+    kept: HashTable<KeySessions<S::Key, T, A::State>>,
+    timers: TimeQueue,
+}
+opaque!([S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>] SessionWindows<S, T, A>);
+
+/// When sessions end, and what time it is.
+#[derive(Debug, Clone, Copy)]
+struct Rules {
     /// How long after its first moment a record's own window has its last one: the gap less a millisecond.
     reach: u64,
     lateness: Lateness,
-    key: S,
-    aggregate: A,
-    slot_of: HashMap<S::Key, usize, RandomState>,
-    slots: Vec<KeySessions<S::Key, T, A::State>>,
-    free: Vec<usize>,
-    timers: BinaryHeap<Reverse<(i64, usize)>>,
     watermark: i64,
     /// Sessions that end then or before take no more records.
     expiry: i64,
 }
-opaque!([S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>] SessionWindows<S, T, A>);
 
-/// The sessions of a key, which do not overlap, by time. A slot without a key is free.
+/// A key and its sessions.
 struct KeySessions<K, T, V> {
-    key: Option<K>,
-    sessions: Vec<Open<T, V>>,
-    /// The timer that counts, if there is one; others in the heap are out of date.
-    timer: Option<i64>,
+    key: K,
+    /// The moment of the entry that counts; others in the queue are out of date.
+    timer: i64,
+    sessions: Sessions<T, V>,
+}
+
+/// No session ends at the first of all moments.
+const NO_TIMER: i64 = i64::MIN;
+
+/// The sessions of a key, which do not overlap, by time. There is always one, but while they are worked on.
+enum Sessions<T, V> {
+    One(Open<T, V>),
+    Many(Vec<Open<T, V>>),
+}
+
+impl<T, V> Sessions<T, V> {
+    fn all(&self) -> &[Open<T, V>] {
+        match self {
+            Self::One(session) => std::slice::from_ref(session),
+            Self::Many(sessions) => sessions,
+        }
+    }
+
+    fn all_mut(&mut self) -> &mut [Open<T, V>] {
+        match self {
+            Self::One(session) => std::slice::from_mut(session),
+            Self::Many(sessions) => sessions,
+        }
+    }
+
+    /// All of them, for a change of their number. To be followed by [`settle`](Self::settle).
+    fn many(&mut self) -> &mut Vec<Open<T, V>> {
+        if let Self::One(_) = self
+            && let Self::One(session) = std::mem::replace(self, Self::Many(Vec::new()))
+            && let Self::Many(sessions) = self
+        {
+            sessions.push(session);
+        }
+        match self {
+            Self::Many(sessions) => sessions,
+            Self::One(_) => unreachable!("one session was made many"),
+        }
+    }
+
+    fn settle(&mut self) {
+        if let Self::Many(sessions) = self
+            && sessions.len() == 1
+            && let Some(session) = sessions.pop()
+        {
+            *self = Self::One(session);
+        }
+    }
 }
 
 /// A session that has not ended for good.
@@ -51,11 +108,41 @@ struct Open<T, V> {
     start: i64,
     /// Its last moment, which there is also at the end of time, where its end is not.
     last: i64,
-    /// What was gathered, where that can be merged with another's.
-    state: V,
-    /// The records, where it cannot.
-    values: Vec<T>,
+    gathered: Gathered<T, V>,
     fired: bool,
+}
+
+/// What a session has of its records.
+enum Gathered<T, V> {
+    /// The aggregate's state, where two can be merged.
+    State(V),
+    /// The records, where they cannot.
+    Values(Vec<T>),
+}
+
+impl<T, V> Gathered<T, V> {
+    fn new<K, A: Aggregate<K, T, State = V>>(aggregate: &A) -> Self {
+        if A::MERGES { Self::State(aggregate.start()) } else { Self::Values(Vec::new()) }
+    }
+
+    #[inline(always)]
+    fn take<K, A: Aggregate<K, T, State = V>>(&mut self, aggregate: &mut A, value: T) -> Result<(), Fault> {
+        match self {
+            Self::State(state) => aggregate.take(state, value),
+            Self::Values(values) => {
+                values.push(value);
+                Ok(())
+            }
+        }
+    }
+
+    fn merge<K, A: Aggregate<K, T, State = V>>(&mut self, aggregate: &mut A, other: Self) {
+        match (self, other) {
+            (Self::State(state), Self::State(other)) => aggregate.merge(state, other),
+            (Self::Values(values), Self::Values(mut others)) => values.append(&mut others),
+            _ => unreachable!("sessions of one aggregate gather the same"),
+        }
+    }
 }
 
 impl<T, V> Open<T, V> {
@@ -73,12 +160,14 @@ impl<T, V> Open<T, V> {
     }
 
     fn value<K, A: Aggregate<K, T, State = V>>(&self, key: &K, aggregate: &mut A) -> Result<A::Out, Fault> {
-        if A::MERGES {
-            return Ok(aggregate.look(key, self.window(), &self.state));
+        match &self.gathered {
+            Gathered::State(state) => Ok(aggregate.look(key, self.window(), state)),
+            Gathered::Values(values) => {
+                let mut state = aggregate.start();
+                values.iter().try_for_each(|value| aggregate.add(&mut state, value))?;
+                Ok(aggregate.finish(key, self.window(), state))
+            }
         }
-        let mut state = aggregate.start();
-        self.values.iter().try_for_each(|value| aggregate.add(&mut state, value))?;
-        Ok(aggregate.finish(key, self.window(), state))
     }
 }
 
@@ -91,120 +180,121 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> SessionWindows<S, T, 
     }
 
     fn reaching(reach: u64, lateness: Lateness, key: S, aggregate: A) -> Self {
-        Self {
-            reach,
-            lateness,
-            key,
-            aggregate,
-            slot_of: HashMap::default(),
-            slots: Vec::new(),
-            free: Vec::new(),
-            timers: BinaryHeap::new(),
-            watermark: i64::MIN,
-            expiry: i64::MIN,
-        }
+        let rules = Rules { reach, lateness, watermark: i64::MIN, expiry: i64::MIN };
+        let (hasher, kept) = (RandomState::default(), HashTable::new());
+        Self { rules, key, aggregate, hasher, kept, timers: TimeQueue::new() }
     }
+}
 
-    /// The slot of a record's key, which gets one if the record is not late.
-    fn slot(&mut self, record: &Timed<T>, is_late: bool) -> Option<usize>
+impl<K, T, V> KeySessions<K, T, V> {
+    /// Puts a record into its session, merging those it joins. Gives the record back if it is late; else the end of its
+    /// session.
+    #[inline(always)]
+    fn place<A>(
+        &mut self,
+        record: Timed<T>,
+        rules: Rules,
+        is_late: bool,
+        aggregate: &mut A,
+    ) -> Result<Result<i64, Timed<T>>, Fault>
     where
-        S::Key: Clone,
+        A: Aggregate<K, T, State = V>,
     {
-        let key = self.key.select(record);
-        if let Some(&slot) = self.slot_of.get(S::lookup(&key)) {
-            return Some(slot);
+        let start = record.time.millis();
+        let last = start.saturating_add_unsigned(rules.reach);
+        match &mut self.sessions {
+            Sessions::One(session) if session.start <= last && start <= session.last => {
+                session.start = session.start.min(start);
+                session.last = session.last.max(last);
+                session.gathered.take(aggregate, record.value)?;
+                session.fired = false;
+                Ok(Ok(session.end()))
+            }
+            sessions => {
+                let placed = Self::place_among(sessions.many(), record, last, is_late, aggregate);
+                sessions.settle();
+                placed
+            }
         }
-        if is_late {
-            return None;
-        }
-        let key = S::into_key(key);
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(KeySessions { key: None, sessions: Vec::new(), timer: None });
-            self.slots.len() - 1
-        });
-        self.slots[slot].key = Some(key.clone());
-        self.slots[slot].timer = None;
-        self.slot_of.insert(key, slot);
-        Some(slot)
     }
 
-    /// Puts a record into the session of its slot, merging those it joins. Gives the record back if it is late; else
-    /// the number of its session.
-    fn place(&mut self, slot: usize, record: Timed<T>, is_late: bool) -> Result<Result<usize, Timed<T>>, Fault> {
+    /// As [`place`](Self::place), whatever sessions there are.
+    #[inline(never)]
+    fn place_among<A>(
+        sessions: &mut Vec<Open<T, V>>,
+        record: Timed<T>,
+        last: i64,
+        is_late: bool,
+        aggregate: &mut A,
+    ) -> Result<Result<i64, Timed<T>>, Fault>
+    where
+        A: Aggregate<K, T, State = V>,
+    {
         let start = record.time.millis();
-        let last = start.saturating_add_unsigned(self.reach);
-        let sessions = &mut self.slots[slot].sessions;
         let first = sessions.partition_point(|session| session.last < start);
         let behind = first + sessions[first..].partition_point(|session| session.start <= last);
         if first == behind {
             if is_late {
                 return Ok(Err(record));
             }
-            let open = Open { start, last, state: self.aggregate.start(), values: Vec::new(), fired: false };
-            sessions.insert(first, open);
+            sessions.insert(first, Open { start, last, gathered: Gathered::new(aggregate), fired: false });
         }
-        let (before, after) = sessions.split_at_mut(first + 1);
-        let session = &mut before[first];
-        for other in after.iter_mut().take(behind.saturating_sub(first + 1)) {
+        let joined: Vec<_> = sessions.drain(first + 1..behind.max(first + 1)).collect();
+        let session = &mut sessions[first];
+        for other in joined {
             session.last = session.last.max(other.last);
-            session.values.append(&mut other.values);
-            let state = std::mem::replace(&mut other.state, self.aggregate.start());
-            if A::MERGES {
-                self.aggregate.merge(&mut session.state, state);
-            }
+            session.gathered.merge(aggregate, other.gathered);
         }
         session.start = session.start.min(start);
         session.last = session.last.max(last);
-        let taken = if A::MERGES {
-            self.aggregate.take(&mut session.state, record.value)
-        } else {
-            session.values.push(record.value);
-            Ok(())
-        };
-        if behind > first + 1 {
-            sessions.drain(first + 1..behind);
-        }
-        taken.map(|()| Ok(first))
+        session.gathered.take(aggregate, record.value)?;
+        session.fired = false;
+        Ok(Ok(session.end()))
     }
 
-    /// Sees to it that the slot is looked at by `deadline`.
-    fn set_timer(&mut self, slot: usize, deadline: i64) {
-        if self.slots[slot].timer.is_none_or(|timer| deadline < timer) {
-            self.slots[slot].timer = Some(deadline);
-            self.timers.push(Reverse((deadline, slot)));
+    /// Sees to it that the key is looked at by `deadline`.
+    #[inline(always)]
+    fn set_timer(&mut self, deadline: i64, hash: u64, timers: &mut TimeQueue) {
+        if self.timer == NO_TIMER || deadline < self.timer {
+            self.timer = deadline;
+            timers.push(deadline, hash);
         }
     }
+}
 
-    /// Does what is due in a slot.
-    fn fire(&mut self, slot: usize, out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>) -> Result<(), Fault>
-    where
-        S::Key: Clone,
-    {
-        let (watermark, expiry, lateness) = (self.watermark, self.expiry, self.lateness);
-        let KeySessions { key, sessions, timer } = &mut self.slots[slot];
-        let Some(key) = key else { return Ok(()) };
-        for session in sessions.iter_mut().filter(|session| !session.fired && session.end() <= watermark) {
-            session.fired = true;
-            let value = session.value(key, &mut self.aggregate)?;
-            out.emit(result(key.clone(), session.window(), value))?;
-        }
-        sessions.retain(|session| session.end() > expiry);
-        *timer = None;
-        match sessions.iter().map(|session| session.deadline(lateness)).min() {
-            Some(deadline) => self.set_timer(slot, deadline),
-            None => {
-                self.slot_of.remove(std::borrow::Borrow::borrow(key));
-                self.slots[slot].key = None;
-                self.free.push(slot);
-            }
-        }
-        Ok(())
+/// Does what is due for a key.
+fn fire<K: Clone, T, A: Aggregate<K, T>>(
+    mut entry: OccupiedEntry<'_, KeySessions<K, T, A::State>>,
+    hash: u64,
+    rules: Rules,
+    aggregate: &mut A,
+    timers: &mut TimeQueue,
+    out: &mut impl Emit<Timed<Windowed<K, A::Out>>>,
+) -> Result<(), Fault> {
+    let Rules { watermark, expiry, lateness, .. } = rules;
+    let kept = entry.get_mut();
+    for session in kept.sessions.all_mut().iter_mut().filter(|session| !session.fired && session.end() <= watermark) {
+        session.fired = true;
+        let value = session.value(&kept.key, aggregate)?;
+        out.emit(result(kept.key.clone(), session.window(), value))?;
     }
+    kept.timer = NO_TIMER;
+    if kept.sessions.all().iter().any(|session| session.end() <= expiry) {
+        kept.sessions.many().retain(|session| session.end() > expiry);
+        kept.sessions.settle();
+    }
+    match kept.sessions.all().iter().map(|session| session.deadline(lateness)).min() {
+        Some(deadline) => kept.set_timer(deadline, hash, timers),
+        None => {
+            entry.remove();
+        }
+    }
+    Ok(())
 }
 
 impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> Clone for SessionWindows<S, T, A> {
     fn clone(&self) -> Self {
-        Self::reaching(self.reach, self.lateness, self.key.clone(), self.aggregate.clone())
+        Self::reaching(self.rules.reach, self.rules.lateness, self.key.clone(), self.aggregate.clone())
     }
 }
 
@@ -230,56 +320,109 @@ where
         out: &mut E,
         late: impl FnOnce(Timed<T>, &mut E) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        let last = record.time.millis().saturating_add_unsigned(self.reach);
-        let is_late = last.saturating_add(1) <= self.expiry;
-        let Some(slot) = self.slot(&record, is_late) else {
-            return late(record, out);
+        let Self { rules, key, aggregate, hasher, kept, timers } = self;
+        let rules = *rules;
+        let last = record.time.millis().saturating_add_unsigned(rules.reach);
+        let is_late = last.saturating_add(1) <= rules.expiry;
+        let (hash, entry) = {
+            let selected = key.select(&record);
+            let lookup = S::lookup(&selected);
+            let hash = hasher.hash_one(lookup);
+            let entry = match kept.find_entry(hash, |kept| kept.key.borrow() == lookup) {
+                Ok(entry) => Some(entry),
+                Err(_) if is_late => None,
+                Err(absent) => {
+                    let (start, key) = (record.time.millis(), S::into_key(selected));
+                    let open = Open { start, last, gathered: Gathered::new(aggregate), fired: false };
+                    let kept = KeySessions { key, timer: NO_TIMER, sessions: Sessions::One(open) };
+                    let hash_of = |kept: &KeySessions<S::Key, T, A::State>| hasher.hash_one(kept.key.borrow());
+                    Some(absent.into_table().insert_unique(hash, kept, hash_of))
+                }
+            };
+            (hash, entry)
         };
-        let index = match self.place(slot, record, is_late)? {
-            Ok(index) => index,
+        let Some(mut entry) = entry else { return late(record, out) };
+        let deadline = match entry.get_mut().place(record, rules, is_late, aggregate)? {
+            Ok(deadline) => deadline,
             Err(record) => return late(record, out),
         };
-        let session = &mut self.slots[slot].sessions[index];
-        session.fired = false;
-        let deadline = session.end();
-        if deadline <= self.watermark {
-            return self.fire(slot, out);
+        if deadline <= rules.watermark {
+            return fire(entry, hash, rules, aggregate, timers, out);
         }
-        self.set_timer(slot, deadline);
+        entry.get_mut().set_timer(deadline, hash, timers);
         Ok(())
     }
 
     /// Fires what has ended, in the order of the timers, and forgets what is past its lateness.
     fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<WindowedOf<Self>>>) -> Result<(), Fault> {
-        if watermark <= self.watermark {
+        let Self { rules, aggregate, hasher, kept, timers, .. } = self;
+        if watermark <= rules.watermark {
             return Ok(());
         }
-        self.watermark = watermark;
-        self.expiry = self.lateness.expiry(watermark);
-        while let Some(&Reverse((deadline, slot))) = self.timers.peek() {
-            if deadline > watermark {
-                break;
-            }
-            self.timers.pop();
-            if self.slots[slot].timer == Some(deadline) && self.slots[slot].key.is_some() {
-                self.fire(slot, out)?;
+        rules.watermark = watermark;
+        rules.expiry = rules.lateness.expiry(watermark);
+        while let Some((deadline, hash)) = timers.pop(watermark) {
+            // The table also offers keys of other hashes.
+            let is_due = |kept: &KeySessions<S::Key, T, A::State>| {
+                kept.timer == deadline && hasher.hash_one(Borrow::<S::Lookup>::borrow(&kept.key)) == hash
+            };
+            if let Ok(entry) = kept.find_entry(hash, is_due) {
+                fire(entry, hash, *rules, aggregate, timers, out)?;
             }
         }
         Ok(())
     }
 
     fn fires_at(&self) -> i64 {
-        self.timers.peek().map_or(i64::MAX, |Reverse((deadline, _))| *deadline)
+        self.timers.earliest().unwrap_or(i64::MAX)
     }
 
     fn discard(&mut self) -> u64 {
-        (self.slot_of, self.free) = (HashMap::default(), Vec::new());
         self.timers.clear();
-        let sessions = std::mem::take(&mut self.slots).into_iter().flat_map(|slot| slot.sessions);
-        sessions.filter(|session| !session.fired).count() as u64
+        let kept = std::mem::take(&mut self.kept);
+        kept.iter().flat_map(|kept| kept.sessions.all()).filter(|session| !session.fired).count() as u64
     }
 
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         self.aggregate.close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Computed;
+    use crate::operator::Counted;
+
+    struct Counts(Vec<(u32, i64, i64, u64)>);
+
+    impl Emit<Timed<Windowed<u32, u64>>> for Counts {
+        fn emit(&mut self, record: Timed<Windowed<u32, u64>>) -> Result<(), Fault> {
+            let Windowed { key, window, value, .. } = record.value;
+            self.0.push((key, window.start.millis(), window.end.millis(), value));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_of_many_keys_has_its_own_sessions_where_all_have_the_same_times() {
+        let key = Computed::new(|record: &Timed<u32>| record.value);
+        let mut windows = SessionWindows::new(Duration::from_millis(10), Lateness::new(Duration::ZERO), key, Counted);
+        let (keys, mut counts) = (0..20_000_u32, Counts(Vec::new()));
+        for time in [0, 5, 12, 40] {
+            for key in keys.clone() {
+                let record = Timed { time: Timestamp::from_millis(time), value: key };
+                windows.take(record, &mut counts, |_, _| unreachable!("no record is late")).unwrap();
+            }
+            // The sessions have grown since their timers were set.
+            windows.advance(time - 1, &mut counts).unwrap();
+        }
+        let mut fired = std::mem::take(&mut counts.0);
+        fired.sort_unstable();
+        assert_eq!(fired, keys.clone().map(|key| (key, 0, 22, 3)).collect::<Vec<_>>());
+        windows.advance(i64::MAX, &mut counts).unwrap();
+        counts.0.sort_unstable();
+        assert_eq!(counts.0, keys.map(|key| (key, 40, 50, 1)).collect::<Vec<_>>());
+        assert!(windows.kept.is_empty());
     }
 }

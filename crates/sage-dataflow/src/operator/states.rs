@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::keyed::{States, state_of};
-use crate::clock::Clock;
+use crate::clock::{Clock, Watch};
 use crate::key::KeySelector;
 use crate::time::Timestamp;
 
@@ -89,7 +89,7 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
 /// for, and whether a state has expired is told by the time it was last used, to the millisecond.
 pub(crate) struct Expiring<K, V> {
     ttl_millis: u64,
-    clock: Clock,
+    watch: Watch,
     young: States<K, Used<V>>,
     old: States<K, Used<V>>,
     /// When the tables take turns; never, if that is after the end of time.
@@ -109,7 +109,7 @@ impl<K, V> Expiring<K, V> {
 
     fn after(ttl_millis: u64) -> Self {
         let (young, old) = (HashMap::default(), HashMap::default());
-        Self { ttl_millis, clock: Clock::system(), young, old, turn: None }
+        Self { ttl_millis, watch: Watch::new(&Clock::system()), young, old, turn: None }
     }
 
     fn is_turn(&self, now: i64) -> bool {
@@ -129,7 +129,7 @@ impl<K, V> Expiring<K, V> {
 
 impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> for Expiring<K, V> {
     fn open(&mut self, clock: &Clock) {
-        self.clock = clock.clone();
+        self.watch = Watch::new(clock);
         self.turn = clock.now().millis().checked_add_unsigned(self.ttl_millis);
     }
 
@@ -142,7 +142,7 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
         new: impl Fn() -> V,
         act: impl FnOnce(&mut V, I) -> R,
     ) -> R {
-        let now = self.clock.now().millis();
+        let now = self.watch.glance();
         if self.is_turn(now) {
             self.take_turns(now);
         }
@@ -173,7 +173,7 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
     }
 
     fn free(&mut self) {
-        let now = self.clock.now().millis();
+        let now = self.watch.read();
         if self.is_turn(now) {
             self.take_turns(now);
         }

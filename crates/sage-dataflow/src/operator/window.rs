@@ -68,22 +68,22 @@ type Table<K, V> = HashMap<K, V, RandomState>;
 
 /// Tumbling and sliding windows.
 pub struct AlignedWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> {
-    grid: Grid,
-    lateness: Lateness,
-    key: S,
-    aggregate: A,
+    pub(super) grid: Grid,
+    pub(super) lateness: Lateness,
+    pub(super) key: S,
+    pub(super) aggregate: A,
     /// The tumbling window of the last record, if it has not fired: where it begins, and its first and last moment.
     at_hand: i128,
     first: i64,
     last: i64,
     table: Table<S::Key, A::State>,
     /// The other windows, by their start.
-    others: BTreeMap<i128, Table<S::Key, A::State>>,
+    pub(super) others: BTreeMap<i128, Table<S::Key, A::State>>,
     /// An empty table, for the next window.
     spare: Table<S::Key, A::State>,
-    watermark: i64,
+    pub(super) watermark: i64,
     /// Windows that end then or before take no more records.
-    expiry: i64,
+    pub(super) expiry: i64,
     records: PhantomData<fn(T)>,
 }
 opaque!([S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>] AlignedWindows<S, T, A>);
@@ -156,9 +156,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> AlignedWindows<S, T, 
         }
         while start < last {
             if grid.end(start) > self.expiry {
-                let table = self.others.entry(start).or_insert_with(|| std::mem::take(&mut self.spare));
-                let state = state_of!(*table, S, self.key, record, || self.aggregate.start());
-                self.aggregate.add(state, &record.value)?;
+                self.add_at(start, &record)?;
                 self.fire_again(start, &record, out)?;
             }
             start += grid.every();
@@ -176,6 +174,13 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> AlignedWindows<S, T, 
             return self.fire_again(last, &record, out);
         }
         self.aggregate.take(state, record.value)
+    }
+
+    /// Takes a record into a window that has a table of its own, or gets one.
+    pub(super) fn add_at(&mut self, start: i128, record: &Timed<T>) -> Result<(), Fault> {
+        let table = self.others.entry(start).or_insert_with(|| std::mem::take(&mut self.spare));
+        let state = state_of!(*table, S, self.key, *record, || self.aggregate.start());
+        self.aggregate.add(state, &record.value)
     }
 
     /// Emits what a late record has changed, if its window has fired.

@@ -13,7 +13,7 @@ use crate::key::KeySelector;
 use crate::operator::grid::{Grid, Lateness};
 use crate::operator::{
     Aggregate, AlignedWindows, Applied, Clocked, CountWindows, Counted, Cut, Dropped, FoldFunction, Folded, HandedTo,
-    LateRecords, OfValue, OnSignal, OpenWindows, Reduced, SessionWindows, Timestamps, Windows,
+    LateRecords, OfValue, OnSignal, OpenWindows, Reduced, SessionWindows, SlidingWindows, Timestamps, Windows,
 };
 use crate::time::{Count, OutOfOrder, Session, Sliding, Timed, Timestamp, Tumbling, Window, Windowed};
 
@@ -172,14 +172,14 @@ where
     T: Send + 'static,
     A: Aggregate<S::Key, T>,
 {
-    type Open = AlignedWindows<S, T, A>;
+    type Open = SlidingWindows<S, T, A>;
 
     fn problem(&self) -> Option<String> {
         Sliding::problem(self)
     }
 
     fn open(self, lateness: Lateness, key: S, aggregate: A) -> Self::Open {
-        AlignedWindows::new(Grid::new(self.size, self.every), lateness, key, aggregate)
+        SlidingWindows::new(Grid::new(self.size, self.every), lateness, key, aggregate)
     }
 }
 

@@ -1,0 +1,623 @@
+//! Sliding windows: a row for each key, with the states of its open windows side by side.
+//!
+//! A record is in several windows. One look-up finds the row of its key, and the states to change lie in a row there.
+//! The places of a row go round: when a window has fired, its place is that of a later one. Each window has a list of
+//! the rows that have something in it, so that no other row is looked at when it fires.
+//!
+//! Rows have room for the windows around the watermark. Those that are too far ahead have a table each, as in
+//! [`AlignedWindows`], which also does the whole work where windows are kept after they have fired, or where a record
+//! is in very many.
+//!
+//! Invariants:
+//!  1. A window from `base` on and before `limit` lies in the rows, any other in a table. No window that has a table is
+//!     in between, and `limit` only grows, but for a window that gets a table at `limit` or behind.
+//!  2. The list of a window has each row once that has a state in the window's place, and `open` counts those of a row.
+//!     A row without any is free, and has no key.
+
+use std::borrow::Borrow;
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use super::aggregate::Aggregate;
+use super::grid::{Grid, Lateness};
+use super::window::{AlignedWindows, OpenWindows, WindowedOf, result};
+use crate::BoxError;
+use crate::chain::{CloseContext, Emit, Fault, OpenContext};
+use crate::guarded::opaque;
+use crate::key::KeySelector;
+use crate::time::{Timed, Windowed};
+
+/// A row has this many windows at most when a record comes that is in so many.
+const MOST_WINDOWS: usize = 1024;
+/// Fewer rows than these are not worth the work of giving memory back.
+const FEW_ROWS: usize = 4096;
+
+/// `window` with sliding windows.
+pub struct SlidingWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> {
+    aligned: AlignedWindows<S, T, A>,
+    rows: Option<Box<Rows<S::Key, A::State>>>,
+}
+opaque!([S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>] SlidingWindows<S, T, A>);
+
+/// The windows that a record of a certain time is in, if all of them that still take records lie in rows.
+#[derive(Debug, Clone, Copy)]
+struct Pane {
+    /// The first and the last moment with the same windows.
+    from: i64,
+    to: i64,
+    /// The place of the first window, and how many there are.
+    place: usize,
+    windows: usize,
+}
+
+/// No moment is in it.
+const NO_PANE: Pane = Pane { from: i64::MAX, to: i64::MIN, place: 0, windows: 0 };
+
+struct Rows<K, V> {
+    hasher: RandomState,
+    index: HashTable<u32>,
+    keys: Vec<Option<K>>,
+    open: Vec<u32>,
+    free: Vec<u32>,
+    /// `width` places for each row.
+    states: Vec<Option<V>>,
+    width: usize,
+    most_width: usize,
+    /// The rows with a state in each place.
+    lists: Vec<Vec<u32>>,
+    /// The place of the first window, `base`, by its number: it begins at so many steps. None before the first record.
+    head: usize,
+    base: Option<i64>,
+    limit: i64,
+    pane: Pane,
+}
+
+impl<K, V> Rows<K, V> {
+    fn new(windows: usize) -> Self {
+        let width = windows + windows / 8 + 2;
+        let mut rows = Self {
+            hasher: RandomState::default(),
+            index: HashTable::new(),
+            keys: Vec::new(),
+            open: Vec::new(),
+            free: Vec::new(),
+            states: Vec::new(),
+            width,
+            most_width: 4 * windows + 64,
+            lists: Vec::new(),
+            head: 0,
+            base: None,
+            limit: i64::MIN,
+            pane: NO_PANE,
+        };
+        rows.lists.resize_with(width, Vec::new);
+        rows
+    }
+
+    /// The place of the window that is `ahead` of the first one, by less than a row's width.
+    fn place(&self, ahead: usize) -> usize {
+        let place = self.head + ahead;
+        if place < self.width { place } else { place - self.width }
+    }
+
+    /// The place of a window that lies in rows.
+    fn place_of(&self, number: i64) -> Option<usize> {
+        let base = self.base.filter(|base| *base <= number && number < self.limit)?;
+        usize::try_from(number - base).ok().map(|ahead| self.place(ahead))
+    }
+
+    /// The first window in rows that has a state: its number and place.
+    fn first(&self) -> Option<(i64, usize)> {
+        let (base, places) = (self.base?, 0..self.width);
+        let mut places = places.map(|ahead| (ahead, self.place(ahead)));
+        let (ahead, place) = places.find(|(_, place)| !self.lists[*place].is_empty())?;
+        Some((base + ahead as i64, place))
+    }
+
+    /// Counts the windows from this one on.
+    fn go_on_to(&mut self, base: i64) {
+        let ahead = self.base.map_or(0, |before| base.abs_diff(before)) % self.width as u64;
+        self.head = self.place(ahead as usize);
+        self.base = Some(base);
+    }
+
+    /// Makes rows wider.
+    fn widen(&mut self, width: usize) {
+        let rows = self.keys.len();
+        let mut states = Vec::with_capacity(rows * width);
+        for row in 0..rows {
+            for ahead in 0..self.width {
+                let place = row * self.width + self.place(ahead);
+                states.push(self.states[place].take());
+            }
+            states.resize_with((row + 1) * width, || None);
+        }
+        self.lists.rotate_left(self.head);
+        self.lists.resize_with(width, Vec::new);
+        (self.states, self.width, self.head) = (states, width, 0);
+    }
+}
+
+impl<K: std::hash::Hash + Eq, V> Rows<K, V> {
+    /// The row of a record's key, a new one if need be.
+    #[inline(always)]
+    fn row<S: KeySelector<R, Key = K>, R>(&mut self, selector: &mut S, record: &R) -> usize
+    where
+        K: Borrow<S::Lookup>,
+    {
+        let selected = selector.select(record);
+        let lookup = S::lookup(&selected);
+        let Self { hasher, index, keys, .. } = self;
+        let hash = hasher.hash_one(lookup);
+        let found = index.find(hash, |row| {
+            keys[*row as usize].as_ref().is_some_and(|key| Borrow::<S::Lookup>::borrow(key) == lookup)
+        });
+        if let Some(row) = found { *row as usize } else { self.new_row(hash, S::into_key(selected)) }
+    }
+
+    #[inline(never)]
+    fn new_row(&mut self, hash: u64, key: K) -> usize {
+        let row = self.free.pop().unwrap_or_else(|| {
+            let row = u32::try_from(self.keys.len()).expect("rows for all of 2^32 keys are more than any memory has");
+            self.keys.push(None);
+            self.open.push(0);
+            self.states.resize_with(self.keys.len() * self.width, || None);
+            row
+        });
+        self.keys[row as usize] = Some(key);
+        let Self { hasher, index, keys, .. } = self;
+        // A row in the index has a key.
+        index.insert_unique(hash, row, |row| keys[*row as usize].as_ref().map_or(0, |key| hasher.hash_one(key)));
+        row as usize
+    }
+
+    /// Takes a record into so many windows of its row, from this place on.
+    #[inline(always)]
+    fn add<A, T>(&mut self, row: usize, pane: Pane, value: T, aggregate: &mut A) -> Result<(), Fault>
+    where
+        A: Aggregate<K, T, State = V>,
+    {
+        let to_end = pane.windows.min(self.width - pane.place);
+        let round = pane.windows - to_end;
+        let last = if round > 0 { round } else { pane.place + to_end } - 1;
+        for place in (pane.place..pane.place + to_end).chain(0..round).filter(|place| *place != last) {
+            aggregate.add(self.state(row, place, aggregate), &value)?;
+        }
+        aggregate.take(self.state(row, last, aggregate), value)
+    }
+
+    /// The state of a row in a place, made if there is none.
+    #[inline(always)]
+    fn state<A, T>(&mut self, row: usize, place: usize, aggregate: &A) -> &mut V
+    where
+        A: Aggregate<K, T, State = V>,
+    {
+        let Self { states, open, lists, width, .. } = self;
+        let state = &mut states[row * *width + place];
+        if state.is_none() {
+            lists[place].push(row as u32);
+            open[row] += 1;
+        }
+        state.get_or_insert_with(|| aggregate.start())
+    }
+
+    /// Takes the state of a row in a place, and the row's key; a row that has no other state is free then.
+    #[inline(always)]
+    fn take(&mut self, row: usize, place: usize) -> Option<(K, V)>
+    where
+        K: Clone,
+    {
+        let state = self.states[row * self.width + place].take()?;
+        self.open[row] -= 1;
+        if self.open[row] > 0 {
+            return self.keys[row].clone().map(|key| (key, state));
+        }
+        let key = self.keys[row].take()?;
+        let hash = self.hasher.hash_one(&key);
+        if let Ok(entry) = self.index.find_entry(hash, |of| *of as usize == row) {
+            entry.remove();
+        }
+        self.free.push(row as u32);
+        Some((key, state))
+    }
+
+    /// Gives memory back if nearly all rows are free.
+    fn shrink(&mut self) {
+        let (rows, used) = (self.keys.len(), self.index.len());
+        if rows <= FEW_ROWS || used > rows / 8 {
+            return;
+        }
+        let (keys, states) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.states));
+        (self.index, self.open, self.free) = (HashTable::with_capacity(used), Vec::new(), Vec::new());
+        self.lists.iter_mut().for_each(|list| *list = Vec::new());
+        let mut states = states.into_iter();
+        for key in keys {
+            let Some(key) = key else {
+                states.by_ref().take(self.width).for_each(drop);
+                continue;
+            };
+            let hash = self.hasher.hash_one(&key);
+            let row = self.new_row(hash, key);
+            for place in 0..self.width {
+                let state = states.next().flatten();
+                if state.is_some() {
+                    self.lists[place].push(row as u32);
+                    self.open[row] += 1;
+                }
+                self.states[row * self.width + place] = state;
+            }
+        }
+    }
+}
+
+impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> SlidingWindows<S, T, A> {
+    pub(crate) fn new(grid: Grid, lateness: Lateness, key: S, aggregate: A) -> Self {
+        let windows = grid.most_windows().filter(|windows| (2..=MOST_WINDOWS).contains(windows));
+        let rows = windows.filter(|_| lateness.is_none()).map(|windows| Box::new(Rows::new(windows)));
+        Self { aligned: AlignedWindows::new(grid, lateness, key, aggregate), rows }
+    }
+
+    /// Takes a record that has other windows than the one before.
+    #[inline(never)]
+    fn elsewhere<E: Emit<Timed<Windowed<S::Key, A::Out>>>>(
+        &mut self,
+        record: Timed<T>,
+        out: &mut E,
+        late: impl FnOnce(Timed<T>, &mut E) -> Result<(), Fault>,
+    ) -> Result<(), Fault>
+    where
+        S::Key: Clone,
+        T: Send + 'static,
+    {
+        let Self { aligned, rows: Some(rows) } = self else { return self.aligned.take(record, out, late) };
+        let grid = aligned.grid;
+        let time = record.time.millis();
+        let (start, last_start) = grid.around(time);
+        if grid.end(last_start) <= aligned.expiry {
+            return late(record, out);
+        }
+        if let (Some(first), Some(last)) = (grid.number(start), grid.number(last_start)) {
+            let base = rows.base.unwrap_or_else(|| grid.first_behind(aligned.expiry).unwrap_or(first).max(first));
+            if rows.base.is_none() {
+                rows.base = Some(base);
+                Self::set_limit(aligned, rows);
+            }
+            let needed = usize::try_from(last.saturating_sub(base).saturating_add(1)).unwrap_or(0);
+            if rows.width < needed && needed <= rows.most_width {
+                rows.widen((needed + needed / 2).min(rows.most_width));
+                Self::set_limit(aligned, rows);
+            }
+            // Of the windows before the first one, those that have expired take no record.
+            let first =
+                if grid.end(grid.start(base) - grid.every()) <= aligned.expiry { first.max(base) } else { first };
+            if let (Some(place), Some(_)) = (rows.place_of(first), rows.place_of(last)) {
+                let (from, to) = grid.alike(time);
+                rows.pane = Pane { from, to, place, windows: (last - first) as usize + 1 };
+                let row = rows.row(&mut aligned.key, &record);
+                return rows.add(row, rows.pane, record.value, &mut aligned.aggregate);
+            }
+        }
+        self.here_and_there(&record, start, last_start)
+    }
+
+    /// Takes a record of which not all windows lie in rows.
+    #[cold]
+    fn here_and_there(&mut self, record: &Timed<T>, first: i128, last: i128) -> Result<(), Fault> {
+        let Self { aligned, rows: Some(rows) } = self else { return Ok(()) };
+        let grid = aligned.grid;
+        let mut start = first;
+        let mut taken = Ok(());
+        while start <= last && taken.is_ok() {
+            if grid.end(start) > aligned.expiry {
+                taken = match grid.number(start).and_then(|number| rows.place_of(number)) {
+                    Some(place) => {
+                        let row = rows.row(&mut aligned.key, record);
+                        aligned.aggregate.add(rows.state(row, place, &aligned.aggregate), &record.value)
+                    }
+                    None => aligned.add_at(start, record),
+                };
+            }
+            start += grid.every();
+        }
+        Self::set_limit(aligned, rows);
+        taken
+    }
+
+    /// Finds out which windows lie in rows.
+    fn set_limit(aligned: &AlignedWindows<S, T, A>, rows: &mut Rows<S::Key, A::State>) {
+        rows.pane = NO_PANE;
+        let Some(base) = rows.base else { return };
+        let in_table = aligned.others.range(aligned.grid.start(base)..).next();
+        let in_table = in_table.map_or(i64::MAX, |(start, _)| aligned.grid.number(*start).unwrap_or(i64::MAX));
+        rows.limit = base.saturating_add(rows.width as i64).min(in_table);
+    }
+
+    /// Fires the window in a place.
+    fn fire(
+        &mut self,
+        number: i64,
+        place: usize,
+        out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>,
+    ) -> Result<(), Fault>
+    where
+        S::Key: Clone,
+    {
+        let Self { aligned, rows: Some(rows) } = self else { return Ok(()) };
+        let window = aligned.grid.window(aligned.grid.start(number));
+        let list = std::mem::take(&mut rows.lists[place]);
+        // Where most rows are in the list, they are looked at in the order of memory.
+        let (all, most) = (rows.keys.len(), list.len() > rows.keys.len() / 4);
+        let mut sent = Ok(());
+        let mut fire_row = |row: usize| {
+            // Also what is not sent is taken out: its place is that of another window.
+            if let Some((key, state)) = rows.take(row, place)
+                && sent.is_ok()
+            {
+                let value = aligned.aggregate.finish(&key, window, state);
+                sent = out.emit(result(key, window, value));
+            }
+        };
+        if most {
+            (0..all).for_each(fire_row);
+        } else {
+            list.iter().for_each(|row| fire_row(*row as usize));
+        }
+        if rows.lists[place].is_empty() {
+            rows.lists[place] = list;
+            rows.lists[place].clear();
+        }
+        sent
+    }
+}
+
+impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> Clone for SlidingWindows<S, T, A> {
+    fn clone(&self) -> Self {
+        let AlignedWindows { grid, lateness, key, aggregate, .. } = &self.aligned;
+        Self::new(*grid, *lateness, key.clone(), aggregate.clone())
+    }
+}
+
+impl<S, T, A> OpenWindows for SlidingWindows<S, T, A>
+where
+    S: KeySelector<Timed<T>>,
+    S::Key: Clone,
+    T: Send + 'static,
+    A: Aggregate<S::Key, T>,
+{
+    type Value = T;
+    type Key = S::Key;
+    type Result = A::Out;
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.aligned.open(cx)
+    }
+
+    #[inline(always)]
+    fn take<E: Emit<Timed<WindowedOf<Self>>>>(
+        &mut self,
+        record: Timed<T>,
+        out: &mut E,
+        late: impl FnOnce(Timed<T>, &mut E) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let time = record.time.millis();
+        match &mut self.rows {
+            Some(rows) if rows.pane.from <= time && time <= rows.pane.to => {
+                let row = rows.row(&mut self.aligned.key, &record);
+                rows.add(row, rows.pane, record.value, &mut self.aligned.aggregate)
+            }
+            _ => self.elsewhere(record, out, late),
+        }
+    }
+
+    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<WindowedOf<Self>>>) -> Result<(), Fault> {
+        if watermark <= self.aligned.watermark {
+            return Ok(());
+        }
+        let grid = self.aligned.grid;
+        while let Some((number, place)) = self.rows.as_ref().and_then(|rows| rows.first()) {
+            let end = grid.end(grid.start(number));
+            if end > watermark {
+                break;
+            }
+            // Those with tables come in between.
+            self.aligned.advance(end, out)?;
+            self.fire(number, place, out)?;
+        }
+        self.aligned.advance(watermark, out)?;
+        let Self { aligned, rows } = self;
+        if let Some(rows) = rows
+            && let Some(base) = rows.base
+        {
+            if let Some(next) = grid.first_behind(watermark).filter(|next| *next > base) {
+                rows.go_on_to(next);
+                rows.shrink();
+            }
+            Self::set_limit(aligned, rows);
+        }
+        Ok(())
+    }
+
+    fn fires_at(&self) -> i64 {
+        let grid = self.aligned.grid;
+        let in_rows = self.rows.as_ref().and_then(|rows| rows.first());
+        let in_rows = in_rows.map_or(i64::MAX, |(number, _)| grid.end(grid.start(number)));
+        in_rows.min(self.aligned.fires_at())
+    }
+
+    fn discard(&mut self) -> u64 {
+        let mut dropped = self.aligned.discard();
+        if let Some(rows) = &mut self.rows {
+            dropped += rows.lists.iter().map(|list| list.len() as u64).sum::<u64>();
+            **rows = Rows::new(self.aligned.grid.most_windows().unwrap_or(1));
+        }
+        dropped
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.aligned.close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::key::Computed;
+    use crate::operator::Folded;
+    use crate::time::Timestamp;
+
+    type Value = (u16, u32);
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Record(i64, u16),
+        Watermark(i64),
+    }
+
+    /// What came out: start, end and key of a window, and the values in it; or a late record.
+    #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+    enum Came {
+        Window(i64, i64, u16, Vec<u32>),
+        Late(u32),
+    }
+
+    #[derive(Default)]
+    struct All(Vec<Came>);
+
+    impl Emit<Timed<Windowed<u16, Vec<u32>>>> for All {
+        fn emit(&mut self, record: Timed<Windowed<u16, Vec<u32>>>) -> Result<(), Fault> {
+            let Windowed { key, window, value, .. } = record.value;
+            assert_eq!(record.time, window.last());
+            self.0.push(Came::Window(window.start.millis(), window.end.millis(), key, value));
+            Ok(())
+        }
+    }
+
+    fn play(
+        windows: &mut impl OpenWindows<Value = Value, Key = u16, Result = Vec<u32>>,
+        steps: &[Step],
+        finish: bool,
+    ) -> (Vec<Vec<Came>>, i64, u64) {
+        let mut came = Vec::new();
+        for (number, step) in steps.iter().enumerate() {
+            let mut all = All::default();
+            match step {
+                Step::Record(time, key) => {
+                    let record = Timed { time: Timestamp::from_millis(*time), value: (*key, number as u32) };
+                    let late = |record: Timed<Value>, out: &mut All| {
+                        out.0.push(Came::Late(record.value.1));
+                        Ok(())
+                    };
+                    windows.take(record, &mut all, late).unwrap();
+                }
+                Step::Watermark(watermark) => windows.advance(*watermark, &mut all).unwrap(),
+            }
+            // Windows come in the order of their ends; keys have no order.
+            let ends = all.0.iter().map(|came| if let Came::Window(_, end, ..) = came { *end } else { i64::MIN });
+            assert!(ends.is_sorted(), "{:?}", all.0);
+            all.0.sort();
+            came.push(all.0);
+        }
+        let fires_at = windows.fires_at();
+        if !finish {
+            return (came, fires_at, windows.discard());
+        }
+        let mut all = All::default();
+        windows.advance(i64::MAX, &mut all).unwrap();
+        all.0.sort();
+        came.push(all.0);
+        (came, fires_at, windows.discard())
+    }
+
+    fn compare(size: u64, every: u64, lateness: u64, steps: &[Step], finish: bool) -> Result<(), TestCaseError> {
+        let grid = Grid::new(Duration::from_millis(size), Duration::from_millis(every));
+        let lateness = Lateness::new(Duration::from_millis(lateness));
+        let key = Computed::new(|record: &Timed<Value>| record.value.0);
+        let aggregate =
+            Folded { initial: Vec::new(), function: |values: &mut Vec<u32>, value: &Value| values.push(value.1) };
+        let mut tables = AlignedWindows::new(grid, lateness, key.clone(), aggregate.clone());
+        let mut rows = SlidingWindows::new(grid, lateness, key, aggregate);
+        let (theirs, ours) = (play(&mut tables, steps, finish), play(&mut rows, steps, finish));
+        prop_assert_eq!(ours, theirs);
+        Ok(())
+    }
+
+    /// Times around a moment that goes on, with some that are far away, and watermarks that follow.
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let far = prop_oneof![any::<i64>(), 0..3000_i64, (0..3_i64).prop_map(|offset| i64::MAX - offset)];
+        let first = prop_oneof![Just(0_i64), Just(1_700_000_000_000), Just(i64::MIN + 5), Just(i64::MAX - 900)];
+        let step = prop_oneof![
+            30 => (-20..20_i64, 0..5_u16).prop_map(|(offset, key)| (Some(offset), None, key)),
+            5 => (-200..400_i64, 0..2000_u16).prop_map(|(offset, key)| (Some(offset), None, key)),
+            8 => (-30..10_i64).prop_map(|offset| (None, Some(offset), 0)),
+            1 => far.prop_map(|time| (None, None, (time & 7) as u16)).boxed(),
+        ];
+        let far = any::<i64>();
+        (first, prop::collection::vec((step, 0..12_i64, far), 0..120)).prop_map(|(first, steps)| {
+            let mut now = first;
+            let steps = steps.into_iter().map(|((record, watermark, key), passed, far)| {
+                now = now.saturating_add(passed);
+                match (record, watermark) {
+                    (Some(offset), _) => Step::Record(now.saturating_add(offset), key),
+                    (_, Some(offset)) => Step::Watermark(now.saturating_add(offset).min(i64::MAX - 1)),
+                    _ => Step::Record(far, key),
+                }
+            });
+            steps.collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn rows_give_what_a_table_for_each_window_gives(
+            every in 1..9_u64,
+            times in 1..14_u64,
+            more in 0..9_u64,
+            late in prop_oneof![4 => Just(0_u64), 1 => 1..20_u64],
+            steps in steps(),
+            finish in any::<bool>(),
+        ) {
+            compare(every * times + more.min(every - 1), every, late, &steps, finish)?;
+        }
+    }
+
+    #[test]
+    fn rows_are_given_back_when_few_keys_are_left() {
+        let grid = Grid::new(Duration::from_millis(10), Duration::from_millis(5));
+        let key = Computed::new(|record: &Timed<Value>| record.value.0);
+        let aggregate =
+            Folded { initial: Vec::new(), function: |values: &mut Vec<u32>, value: &Value| values.push(value.1) };
+        let mut windows = SlidingWindows::new(grid, Lateness::new(Duration::ZERO), key, aggregate);
+        let record = |time: i64, key: u16| Step::Record(time, key);
+        let many: Vec<_> = (0..6000).map(|key| record(7, key)).chain([record(12, 1), record(13, 2)]).collect();
+        play(&mut windows, &many, true);
+        let rows = windows.rows.as_ref().unwrap();
+        assert_eq!((rows.index.len(), rows.lists.iter().map(Vec::len).sum::<usize>()), (0, 0));
+
+        let mut windows = windows.clone();
+        let mut all = All::default();
+        for step in many.into_iter().chain([Step::Watermark(15)]) {
+            match step {
+                Step::Record(time, key) => {
+                    let record = Timed { time: Timestamp::from_millis(time), value: (key, 0) };
+                    windows.take(record, &mut all, |_, _| Ok(())).unwrap();
+                }
+                Step::Watermark(watermark) => windows.advance(watermark, &mut all).unwrap(),
+            }
+        }
+        // The windows from 10 on are open, for two keys.
+        let rows = windows.rows.as_ref().unwrap();
+        assert_eq!((rows.keys.len(), rows.states.len()), (2, 2 * rows.width));
+        assert_eq!(all.0.len(), 6000 + 6000);
+        all.0.clear();
+        windows.advance(i64::MAX, &mut all).unwrap();
+        let expected = [1, 2].map(|key| Came::Window(10, 20, key, vec![0]));
+        all.0.sort();
+        assert_eq!(all.0, expected);
+    }
+}
