@@ -23,6 +23,7 @@ mod kept;
 mod keys;
 mod limiter;
 mod machine;
+mod many_states;
 mod measure;
 mod memory;
 mod policy;
@@ -63,16 +64,17 @@ const RENOIR_ROWS: [&str; 6] =
 ///
 /// Workloads: r1 (narrow chain), hop_source and hop_sink (one thread hop, operators before or behind it), r2 (word
 /// count on one thread), r2_exchange (with an exchange of every word), r2_parallel (on two processors in whatever way),
-/// r3 (hash exchange), r4 (hash join), window (a count per key and second of event time), skip (an error policy where
-/// nothing fails), jsonl (JSON lines in and out), replicas (8 and 16 of them on two processors), texts (of 1 to 200
-/// bytes as keys), skewed_sums and skewed_exchange (one key has nine of ten records), many_keys_sum and many_keys_count
-/// (ten million of them), wide (records of 128 and 256 bytes), wide_sums (with a sum by key), three_hops (between four
-/// threads), fixed (a job of ten records), return (last record until run() returns, three services), service (one call
-/// through a handle), policy (a call with a policy), batch (requests that go to a service together), cache and journal
-/// (calls whose answers are kept), limiter (how near to its rate it keeps eight tasks, over a minute of a clock that is
-/// moved), store (vectors in a file), recall (the index of vectors), embed (texts to vectors by a static embedder),
-/// ingest (documents into an index), async (futures that wait for timers, many at once), memory (peak over the number
-/// of records).
+/// r3 (hash exchange), r4 (hash join), window (a count per key and second of event time), dedup (keys that are
+/// forgotten by a timer), keys (states of a million keys, with timers, expiry, sliding windows and sessions), skip (an
+/// error policy where nothing fails), jsonl (JSON lines in and out), replicas (8 and 16 of them on two processors),
+/// texts (of 1 to 200 bytes as keys), skewed_sums and skewed_exchange (one key has nine of ten records), many_keys_sum
+/// and many_keys_count (ten million of them), wide (records of 128 and 256 bytes), wide_sums (with a sum by key),
+/// three_hops (between four threads), fixed (a job of ten records), return (last record until run() returns, three
+/// services), service (one call through a handle), policy (a call with a policy), batch (requests that go to a service
+/// together), cache and journal (calls whose answers are kept), limiter (how near to its rate it keeps eight tasks,
+/// over a minute of a clock that is moved), store (vectors in a file), recall (the index of vectors), embed (texts to
+/// vectors by a static embedder), ingest (documents into an index), async (futures that wait for timers, many at
+/// once), memory (peak over the number of records).
 ///
 /// The exit code is 1 when answers differ or a run fails. A missed goal leaves it 0; the table says MISSED.
 #[derive(Parser, Clone, Debug)]
@@ -133,7 +135,7 @@ fn repository_root() -> PathBuf {
 /// Measures one workload.
 type Measure = fn(&Options) -> Result<Vec<Row>>;
 
-const WORKLOADS: [(&str, Measure); 35] = [
+const WORKLOADS: [(&str, Measure); 42] = [
     ("r1", r1::measure),
     ("hop_source", hop::measure_in_source),
     ("hop_sink", hop::measure_in_sink),
@@ -143,6 +145,13 @@ const WORKLOADS: [(&str, Measure); 35] = [
     ("r3", r3::measure),
     ("r4", r4::measure),
     ("window", window::measure),
+    ("dedup", many_states::measure_dedup),
+    ("keys_process", many_states::measure_process),
+    ("keys_timer", many_states::measure_timer),
+    ("keys_moved", many_states::measure_moved),
+    ("keys_expire", many_states::measure_expiry),
+    ("keys_sliding", many_states::measure_sliding),
+    ("keys_session", many_states::measure_session),
     ("skip", skip::measure),
     ("jsonl", jsonl::measure),
     ("replicas", replicas::measure),

@@ -55,7 +55,7 @@ pub(crate) fn measure_timer(options: &Options) -> Result<Vec<Row>> {
 
 /// Measures `process` with a timer for each key, which each record moves.
 pub(crate) fn measure_moved(options: &Options) -> Result<Vec<Row>> {
-    compare(options, "keys_timer_moved", "a table and lists by time", hand_idle, ours_idle, Limit::Nanos(120.0))
+    compare(options, "keys_moved", "a table and lists by time", hand_idle, ours_idle, Limit::Nanos(120.0))
 }
 
 /// Measures states that expire by the clock.
@@ -83,14 +83,7 @@ enum Limit {
 /// A program: a digest of its answer over so many records.
 type Run = fn(u64) -> Result<u64>;
 
-fn compare(
-    options: &Options,
-    name: &str,
-    variant: &str,
-    hand: Run,
-    ours: Run,
-    limit: Limit,
-) -> Result<Vec<Row>> {
+fn compare(options: &Options, name: &str, variant: &str, hand: Run, ours: Run, limit: Limit) -> Result<Vec<Row>> {
     let records = options.size(RECORDS);
     let timed = |run: Run| {
         move || {
@@ -215,18 +208,14 @@ fn hand_count(records: u64) -> Result<u64> {
 
 fn ours_process(records: u64) -> Result<u64> {
     let env = Environment::local("keys_process");
-    let results = env
-        .from_factory(move |_replica| 0..black_box(records))
-        .map(event)
-        .key_by(|event| event.key)
-        .process(
-            0u64,
-            |count, event, key| {
-                *count += 1;
-                key.push((event.key, *count));
-            },
-            |_, _, _| {},
-        );
+    let results = env.from_factory(move |_replica| 0..black_box(records)).map(event).key_by(|event| event.key).process(
+        0u64,
+        |count, event, key| {
+            *count += 1;
+            key.push((event.key, *count));
+        },
+        |_, _, _| {},
+    );
     digest_of!(env, results)
 }
 
@@ -344,7 +333,7 @@ fn hand_idle(records: u64) -> Result<u64> {
 }
 
 fn ours_idle(records: u64) -> Result<u64> {
-    let env = Environment::local("keys_timer_moved");
+    let env = Environment::local("keys_moved");
     let results = events(&env, records, event).key_by(|event| event.value.key).process(
         Counted::default(),
         |counted, event, key| {
@@ -449,13 +438,12 @@ fn hand_sliding(records: u64) -> Result<u64> {
 fn ours_sliding(records: u64) -> Result<u64> {
     let env = Environment::local("keys_sliding");
     let (size, slide) = (Duration::from_millis(SIZE_MILLIS as u64), Duration::from_millis(SLIDE_MILLIS as u64));
-    let results = events(&env, records, event)
-        .key_by(|event| event.value.key)
-        .window(Sliding::of(size, slide))
-        .count()
-        .map(|it| {
-            let pane = it.value.window.end.millis() / SLIDE_MILLIS - 1;
-            (it.value.key.wrapping_add(pane as u64), it.value.value)
-        });
+    let results =
+        events(&env, records, event).key_by(|event| event.value.key).window(Sliding::of(size, slide)).count().map(
+            |it| {
+                let pane = it.value.window.end.millis() / SLIDE_MILLIS - 1;
+                (it.value.key.wrapping_add(pane as u64), it.value.value)
+            },
+        );
     digest_of!(env, results)
 }

@@ -210,11 +210,16 @@ where
     }
 
     /// Calls the timers of the clock that are due by what `read` says, if any are set.
-    #[inline]
+    #[inline(always)]
     fn tick<E: Emit<O>>(&mut self, read: fn(&mut Watch) -> i64, out: &mut E) -> Result<(), Fault> {
-        let Some(earliest) = self.shared.queues.clock.earliest() else { return Ok(()) };
+        if self.shared.queues.clock.is_empty() { Ok(()) } else { self.tick_now(read, out) }
+    }
+
+    #[inline(never)]
+    fn tick_now<E: Emit<O>>(&mut self, read: fn(&mut Watch) -> i64, out: &mut E) -> Result<(), Fault> {
         let now = read(&mut self.shared.watch);
-        if now < earliest { Ok(()) } else { self.fire(Kind::Clock, now, out) }
+        let is_due = self.shared.queues.clock.earliest().is_some_and(|earliest| earliest <= now);
+        if is_due { self.fire(Kind::Clock, now, out) } else { Ok(()) }
     }
 
     fn advance<E: Emit<O>>(&mut self, watermark: i64, out: &mut E) -> Result<(), Fault> {

@@ -28,6 +28,7 @@ pub(super) struct TimeQueue {
     /// From the finest on, as many as were needed.
     levels: Vec<Level>,
     passed: BinaryHeap<Reverse<Entry>>,
+    len: usize,
 }
 
 /// A moment, counted from the first of all, and its word.
@@ -57,13 +58,14 @@ const fn millis(counted: u64) -> i64 {
 
 impl TimeQueue {
     pub(super) const fn new() -> Self {
-        Self { now: 0, levels: Vec::new(), passed: BinaryHeap::new() }
+        Self { now: 0, levels: Vec::new(), passed: BinaryHeap::new(), len: 0 }
     }
 
     /// Puts in a moment and its word.
     #[inline]
     pub(super) fn push(&mut self, at: i64, word: u64) {
         let at = counted(at);
+        self.len += 1;
         if at < self.now {
             self.passed.push(Reverse((at, word)));
         } else {
@@ -97,9 +99,21 @@ impl TimeQueue {
         *in_use = 1 << digit;
     }
 
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Takes out the earliest entry that is due by `until`; of equal ones, any.
     #[inline]
     pub(super) fn pop(&mut self, until: i64) -> Option<(i64, u64)> {
+        let popped = self.pop_due(until);
+        self.len -= usize::from(popped.is_some());
+        popped
+    }
+
+    #[inline(always)]
+    fn pop_due(&mut self, until: i64) -> Option<(i64, u64)> {
         let until = counted(until);
         if let Some(Reverse((at, _))) = self.passed.peek() {
             return if *at <= until { self.passed.pop().map(|Reverse((at, word))| (millis(at), word)) } else { None };
@@ -243,6 +257,7 @@ mod tests {
                     prop_assert_eq!(popped, due);
                 }
                 prop_assert_eq!(queue.earliest(), heap.peek().map(|Reverse((at, _))| *at));
+                prop_assert_eq!(queue.is_empty(), heap.is_empty());
             }
             queue.clear();
             prop_assert!(queue.earliest().is_none() && queue.pop(i64::MAX).is_none());
