@@ -3,10 +3,10 @@
 //! Each record begins as its own window, from its time until one gap later, and overlapping windows of a key become
 //! one. So the order in which records come does not matter, as long as none is late.
 //!
-//! A key lies in one table with its open sessions, mostly one, and has an entry in a queue for the first moment at which
-//! one of them has to fire or to be forgotten: the moment and the key's hash. A session that has grown meanwhile gets a
-//! new entry when the old one is due. Of the entries of one moment and hash there are as many as keys of this hash that
-//! wait for it, or more; those find nobody.
+//! A key lies in one table with its open sessions, mostly one, and has an entry in a queue for the first moment at
+//! which one of them has to fire or to be forgotten: the moment and the key's hash. A session that has grown meanwhile
+//! gets a new entry when the old one is due. Of the entries of one moment and hash there are as many as keys of this
+//! hash that wait for it, or more; those find nobody.
 
 use std::borrow::Borrow;
 use std::hash::BuildHasher;
