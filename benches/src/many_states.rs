@@ -129,7 +129,7 @@ fn event(n: u64) -> Event {
 /// The `n`th event of a stream in which half of the keys are those of earlier events.
 #[inline(always)]
 fn repeated_event(n: u64) -> Event {
-    let back = if n % 2 == 0 { 0 } else { mix(n) % APART };
+    let back = if n.is_multiple_of(2) { 0 } else { mix(n) % APART };
     Event { millis: (n / PER_MILLISECOND) as i64, key: n.saturating_sub(back) }
 }
 
