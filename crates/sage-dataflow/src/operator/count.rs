@@ -1,5 +1,7 @@
-//! `count` of a stream by key: of its records, or of numbers of them that were counted before an exchange. Apart from the other operators that gather, as counting runs none of the user's
-//! functions but the key's: so it may be put off until the table's entries are in the cache.
+//! `count` of a stream by key: of its records, or of numbers of them that were counted before an exchange.
+//!
+//! Apart from the other operators that gather: counting runs none of the user's functions but the key's, so it may be
+//! put off until the table's entries are in the cache.
 
 use std::convert::Infallible;
 use std::hash::Hash;
