@@ -4,7 +4,7 @@
 //! per key, not once per record.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::marker::PhantomData;
 
@@ -52,6 +52,30 @@ pub trait KeySelector<T>: Clone + Send + 'static {
     fn lookup<'a>(selected: &'a Self::Selected<'_>) -> &'a Self::Lookup;
     #[doc(hidden)]
     fn into_key(selected: Self::Selected<'_>) -> Self::Key;
+
+    /// What is kept of a record's key that was selected ahead of its turn: the key, where it is computed.
+    #[doc(hidden)]
+    type Noted: Send + 'static;
+    #[doc(hidden)]
+    fn note(selected: Self::Selected<'_>) -> Self::Noted;
+    /// The key of a record of which it was noted.
+    #[doc(hidden)]
+    fn noted<'a>(&mut self, noted: Self::Noted, record: &'a T) -> Self::Selected<'a>;
+    /// What a table has for a selected key with this hash, made by `new` if the key is new.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn entry<'t, V>(
+        table: &'t mut Table<Self::Key, V>,
+        hash: u64,
+        selected: Self::Selected<'_>,
+        new: impl FnOnce() -> V,
+    ) -> &'t mut V {
+        let is_key = |selected: &Option<Self::Selected<'_>>, key: &Self::Key| {
+            selected.as_ref().is_some_and(|selected| Self::lookup(selected) == key.borrow())
+        };
+        let new = |selected: &mut Option<_>| (Self::into_key(selected.take().expect(HELD)), new());
+        table.find_or_insert(hash, &mut Some(selected), is_key, new)
+    }
 
     /// What holds the key of a record: the key, where it is computed, and otherwise what it is borrowed from.
     #[doc(hidden)]
@@ -136,6 +160,56 @@ impl<H> Ahead<H> {
     }
 }
 
+/// Keys that were looked at ahead of their records' turn, with their hashes, in the order of the records.
+pub(crate) struct Noted<N> {
+    keys: VecDeque<(u64, N)>,
+}
+
+impl<N> Noted<N> {
+    pub(crate) fn new() -> Self {
+        Self { keys: VecDeque::new() }
+    }
+
+    /// Forgets those of records that did not come.
+    pub(crate) fn clear(&mut self) {
+        self.keys.clear();
+    }
+
+    /// Looks at a record's key, and fetches its entry of the table.
+    #[inline(always)]
+    pub(crate) fn look<T, S, V>(&mut self, key: &mut S, record: &T, table: &Table<S::Key, V>)
+    where
+        S: KeySelector<T, Noted = N>,
+    {
+        let selected = key.select(record);
+        let hash = table.hash(S::lookup(&selected));
+        table.fetch(hash);
+        self.keys.push_back((hash, S::note(selected)));
+    }
+
+    /// What a table has for the key of the record whose turn has come, made by `new` if the key is new.
+    #[inline(always)]
+    pub(crate) fn state<'t, T, S, V>(
+        &mut self,
+        key: &mut S,
+        record: &T,
+        table: &'t mut Table<S::Key, V>,
+        new: impl FnOnce() -> V,
+    ) -> &'t mut V
+    where
+        S: KeySelector<T, Noted = N>,
+    {
+        let (hash, selected) = match self.keys.pop_front() {
+            Some((hash, noted)) => (hash, key.noted(noted, record)),
+            None => {
+                let selected = key.select(record);
+                (table.hash(S::lookup(&selected)), selected)
+            }
+        };
+        S::entry(table, hash, selected, new)
+    }
+}
+
 const HELD: &str = "a key is held until it was looked up";
 
 fn taken<K>(held: &mut Option<K>) -> K {
@@ -186,6 +260,18 @@ where
     #[inline(always)]
     fn into_key(selected: K) -> K {
         selected
+    }
+
+    type Noted = K;
+
+    #[inline(always)]
+    fn note(selected: K) -> K {
+        selected
+    }
+
+    #[inline(always)]
+    fn noted(&mut self, noted: K, _record: &T) -> K {
+        noted
     }
 
     type Held = K;
@@ -260,6 +346,16 @@ where
         selected.to_owned()
     }
 
+    type Noted = ();
+
+    #[inline(always)]
+    fn note(_selected: &Q) {}
+
+    #[inline(always)]
+    fn noted<'a>(&mut self, (): (), record: &'a T) -> &'a Q {
+        (self.function)(record)
+    }
+
     type Held = T;
 
     #[inline(always)]
@@ -311,6 +407,16 @@ impl<T: Hash + Eq + Clone + Send + 'static> KeySelector<T> for Whole {
     #[inline(always)]
     fn into_key(selected: &T) -> T {
         selected.clone()
+    }
+
+    type Noted = ();
+
+    #[inline(always)]
+    fn note(_selected: &T) {}
+
+    #[inline(always)]
+    fn noted<'a>(&mut self, (): (), record: &'a T) -> &'a T {
+        record
     }
 
     type Held = T;

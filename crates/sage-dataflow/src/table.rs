@@ -10,6 +10,9 @@ use hashbrown::HashTable;
 
 use crate::guarded::opaque;
 
+/// What a second-level cache holds, at the least, in bytes.
+const LARGE_BYTES: usize = 256 << 10;
+
 /// Keys and their values.
 pub struct Table<K, V> {
     entries: HashTable<(K, V)>,
@@ -63,6 +66,12 @@ impl<K: Hash + Eq, V> Table<K, V> {
                 &mut entry.1
             }
         }
+    }
+
+    /// Whether it is larger than a second-level cache, so that a look-up waits for memory.
+    #[inline(always)]
+    pub(crate) fn is_large(&self) -> bool {
+        self.entries.num_buckets() * size_of::<(K, V)>() > LARGE_BYTES
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -226,6 +226,18 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
     }
 
     #[inline(always)]
+    fn looks_ahead(&mut self) -> bool {
+        // A record that is kept may be processed several times.
+        !H::KEEPS && self.operator.looks_ahead()
+    }
+
+    #[inline(always)]
+    fn ahead(&mut self, record: &O::In, at: &mut Position) {
+        at.enter(self.outs.node);
+        self.operator.ahead(record);
+    }
+
+    #[inline(always)]
     fn attend(&mut self, at: &mut Position) -> Result<(), Fault> {
         if Known::<O, H>::ONE_WAY {
             self.outs.next.attend(at)?;

@@ -75,6 +75,14 @@ impl Position {
         self.record += records;
     }
 
+    /// Runs `look` for a record that comes `ahead` further records later: if it panics, that one is told.
+    #[inline(always)]
+    pub(crate) fn ahead(&mut self, ahead: u64, look: impl FnOnce(&mut Self)) {
+        self.record += ahead;
+        look(self);
+        self.record -= ahead;
+    }
+
     /// Marks `operator` as running for a record that was taken earlier.
     #[inline(always)]
     pub(crate) fn resume(&mut self, operator: NodeId, record: u64) {

@@ -14,6 +14,15 @@ pub trait Push<T>: Send {
     fn open(&mut self, at: &mut Position) -> Result<(), Fault>;
     /// Takes one record.
     fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault>;
+    /// Whether it wants to be shown records [`ahead`](Self::ahead) of their pushes. Asked before each run of records.
+    fn looks_ahead(&mut self) -> bool {
+        false
+    }
+    /// Is shown a record that is pushed soon, if it wants to. Those of a run are shown in the order of their pushes, but
+    /// the run may end before all that were shown are pushed.
+    fn ahead(&mut self, record: &T, at: &mut Position) {
+        let (_, _) = (record, at);
+    }
     /// Does what a push that ended in [`Stop::Attend`](super::Stop::Attend) asked for. To be called before the next
     /// push.
     fn attend(&mut self, at: &mut Position) -> Result<(), Fault>;

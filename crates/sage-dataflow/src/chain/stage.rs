@@ -90,6 +90,16 @@ pub trait Stage: Send + 'static {
     /// Takes one record and emits any number.
     fn process(&mut self, record: Self::In, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault>;
 
+    /// As [`Push::looks_ahead`](super::push::Push::looks_ahead).
+    fn looks_ahead(&mut self) -> bool {
+        false
+    }
+
+    /// As [`Push::ahead`](super::push::Push::ahead).
+    fn ahead(&mut self, record: &Self::In) {
+        let _ = record;
+    }
+
     /// Heeds a signal, before it goes on; may emit, unless [`Flags::many`] says otherwise.
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
         let (_, _) = (signal, out);

@@ -43,6 +43,18 @@ impl<T, S: KeySelector<T>> KeySelector<Timed<T>> for OfValue<S> {
         S::into_key(selected)
     }
 
+    type Noted = S::Noted;
+
+    #[inline(always)]
+    fn note(selected: S::Selected<'_>) -> S::Noted {
+        S::note(selected)
+    }
+
+    #[inline(always)]
+    fn noted<'a>(&mut self, noted: S::Noted, record: &'a Timed<T>) -> S::Selected<'a> {
+        self.0.noted(noted, &record.value)
+    }
+
     type Held = S::Held;
 
     #[inline(always)]

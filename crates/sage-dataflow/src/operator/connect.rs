@@ -58,6 +58,18 @@ where
         S::into_key(selected)
     }
 
+    type Noted = S::Noted;
+
+    #[inline(always)]
+    fn note(selected: S::Selected<'_>) -> S::Noted {
+        S::note(selected)
+    }
+
+    #[inline(always)]
+    fn noted<'a>(&mut self, noted: S::Noted, record: &'a T) -> S::Selected<'a> {
+        self.0.noted(noted, record.part())
+    }
+
     type Held = S::Held;
 
     #[inline(always)]

@@ -2,14 +2,14 @@
 //! reduce, count, top_k.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::BinaryHeap;
 use std::convert::Infallible;
 
 use super::function::FoldFunction;
-use super::keyed::{States, state_of};
 use crate::BoxError;
 use crate::chain::{CloseContext, Fault, Flags, OpenContext, Outlet, Signal, Stage};
-use crate::key::KeySelector;
+use crate::key::{KeySelector, Noted};
+use crate::table::Table;
 
 /// Gathers records in a state, and makes a result of it.
 pub(crate) trait Gather<I>: Clone + Send + 'static {
@@ -242,12 +242,13 @@ impl<G: Gather<I>, I: Send + 'static> Stage for GatherAll<G, I> {
 pub(crate) struct GatherByKey<S: KeySelector<I>, G: Gather<I>, I> {
     key: S,
     gather: G,
-    states: States<S::Key, G::State>,
+    states: Table<S::Key, G::State>,
+    noted: Noted<S::Noted>,
 }
 
 impl<S: KeySelector<I>, G: Gather<I>, I> GatherByKey<S, G, I> {
     pub(crate) fn new(key: S, gather: G) -> Self {
-        Self { key, gather, states: HashMap::default() }
+        Self { key, gather, states: Table::default(), noted: Noted::new() }
     }
 }
 
@@ -269,8 +270,20 @@ impl<S: KeySelector<I>, G: Gather<I>, I: Send + 'static> Stage for GatherByKey<S
 
     #[inline(always)]
     fn process(&mut self, record: I, _out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
-        let state = state_of!(self.states, S, self.key, record, || self.gather.start());
-        self.gather.add(state, record)
+        let Self { key, gather, states, noted } = self;
+        let state = noted.state(key, &record, states, || gather.start());
+        gather.add(state, record)
+    }
+
+    #[inline(always)]
+    fn looks_ahead(&mut self) -> bool {
+        self.noted.clear();
+        self.states.is_large()
+    }
+
+    #[inline(always)]
+    fn ahead(&mut self, record: &I) {
+        self.noted.look(&mut self.key, record, &self.states);
     }
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {

@@ -31,6 +31,16 @@ impl<T, N: Push<T>> Taker<T> for ToChain<'_, N> {
     }
 
     #[inline(always)]
+    fn looks_ahead(&mut self) -> bool {
+        self.next.looks_ahead()
+    }
+
+    #[inline(always)]
+    fn ahead(&mut self, record: &T, before: usize) {
+        self.at.ahead(before as u64 + 1, |at| self.next.ahead(record, at));
+    }
+
+    #[inline(always)]
     fn take(&mut self, record: T) -> Result<(), Fault> {
         self.next.push(record, self.at)
     }

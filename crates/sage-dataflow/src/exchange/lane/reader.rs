@@ -336,8 +336,15 @@ impl<T> Reader<T> {
         let (next, read, taken) = (self.read, &mut self.read, &mut self.taken);
         let mut progress = HowFar { next, read, taken, taker, records: PhantomData };
         let end = progress.next + count;
+        let (looks_ahead, mut shown) = (progress.taker.looks_ahead(), progress.next);
         while progress.next < end {
             progress.taker.look()?;
+            while looks_ahead && shown < end.min(progress.next + 1 + AHEAD) {
+                // SAFETY: as for the record that is taken below, which this one is or comes after.
+                let record = unsafe { (*slots.add(shown)).with(|slot| (*slot).assume_init_ref()) };
+                progress.taker.ahead(record, shown - progress.next);
+                shown += 1;
+            }
             // SAFETY: the slots up to `count` further on are below `len` and were not read before.
             let record = unsafe { (*slots.add(progress.next)).with(|slot| (*slot).assume_init_read()) };
             progress.next += 1;
@@ -347,12 +354,23 @@ impl<T> Reader<T> {
     }
 }
 
+/// How many records a taker is shown before the first of them is handed over, if it looks ahead.
+const AHEAD: usize = 16;
+
 /// Who is handed the records of a run.
 pub(crate) trait Taker<T> {
     /// Why it takes no more.
     type Refusal;
     /// Looks whether it is to go on, before each record.
     fn look(&mut self) -> Result<(), Self::Refusal>;
+    /// Whether it wants to be shown records ahead; asked once a run.
+    fn looks_ahead(&mut self) -> bool {
+        false
+    }
+    /// Is shown a record that comes after `before` others, if it looks ahead: each once, in their order.
+    fn ahead(&mut self, record: &T, before: usize) {
+        let (_, _) = (record, before);
+    }
     /// Takes a record.
     fn take(&mut self, record: T) -> Result<(), Self::Refusal>;
     /// Is told at the end of a run, also after a refusal or a panic, how many records it was handed.
