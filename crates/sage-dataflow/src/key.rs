@@ -4,7 +4,7 @@
 //! per key, not once per record.
 
 use std::borrow::Borrow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::marker::PhantomData;
 
@@ -111,7 +111,7 @@ pub trait KeySelector<T>: Clone + Send + 'static {
 }
 
 /// How many keys are at hand before the first of them is looked up: so many waits for memory overlap.
-const AHEAD: usize = 16;
+pub(crate) const AHEAD: usize = 16;
 
 /// A key that is to be looked up, with its hash.
 pub(crate) type Hashed<H> = (u64, Option<H>);
@@ -160,53 +160,42 @@ impl<H> Ahead<H> {
     }
 }
 
-/// Keys that were looked at ahead of their records' turn, with their hashes, in the order of the records.
+/// What is known of the keys of the records that come next, with their hashes: each was looked at once, and its entry is
+/// being fetched.
 pub(crate) struct Noted<N> {
-    keys: VecDeque<(u64, N)>,
+    keys: [Hashed<N>; AHEAD],
+    /// How many were looked at, and of how many of those the record has come.
+    looked: usize,
+    came: usize,
 }
 
 impl<N> Noted<N> {
     pub(crate) fn new() -> Self {
-        Self { keys: VecDeque::new() }
+        Self { keys: [const { (0, None) }; AHEAD], looked: 0, came: 0 }
     }
 
     /// Forgets those of records that did not come.
+    #[inline(always)]
     pub(crate) fn clear(&mut self) {
-        self.keys.clear();
+        (self.looked, self.came) = (0, 0);
     }
 
-    /// Looks at a record's key, and fetches its entry of the table.
+    /// Adds the key of the record that comes after those. At most [`AHEAD`] after a [`clear`](Self::clear).
     #[inline(always)]
-    pub(crate) fn look<T, S, V>(&mut self, key: &mut S, record: &T, table: &Table<S::Key, V>)
-    where
-        S: KeySelector<T, Noted = N>,
-    {
-        let selected = key.select(record);
-        let hash = table.hash(S::lookup(&selected));
-        table.fetch(hash);
-        self.keys.push_back((hash, S::note(selected)));
+    pub(crate) fn push(&mut self, hash: u64, noted: N) {
+        self.keys[self.looked] = (hash, Some(noted));
+        self.looked += 1;
     }
 
-    /// What a table has for the key of the record whose turn has come, made by `new` if the key is new.
+    /// What was noted of the record whose turn has come, if it was.
     #[inline(always)]
-    pub(crate) fn state<'t, T, S, V>(
-        &mut self,
-        key: &mut S,
-        record: &T,
-        table: &'t mut Table<S::Key, V>,
-        new: impl FnOnce() -> V,
-    ) -> &'t mut V
-    where
-        S: KeySelector<T, Noted = N>,
-    {
-        let (hash, selected) = match self.keys.pop_front() {
-            Some((hash, noted)) => (hash, key.noted(noted, record)),
-            None => {
-                let selected = key.select(record);
-                (table.hash(S::lookup(&selected)), selected)
-            }
-        };
-        S::entry(table, hash, selected, new)
+    pub(crate) fn pop(&mut self) -> Option<(u64, N)> {
+        if self.came == self.looked {
+            return None;
+        }
+        let (hash, noted) = &mut self.keys[self.came];
+        self.came += 1;
+        noted.take().map(|noted| (*hash, noted))
     }
 }
 

@@ -10,8 +10,10 @@ use hashbrown::HashTable;
 
 use crate::guarded::opaque;
 
-/// What a second-level cache holds, at the least, in bytes.
-const LARGE_BYTES: usize = 256 << 10;
+/// From how many bytes on a look-up is worth being announced: about what the caches of one processor hold. A sum of
+/// 32,768 keys in 1 MiB took 7 % longer with its keys announced, one of 131,072 keys in 4 MiB 20 % less, one of 2,000,000
+/// 30 % less.
+const LARGE_BYTES: usize = 1 << 20;
 
 /// Keys and their values.
 pub struct Table<K, V> {
@@ -68,7 +70,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
         }
     }
 
-    /// Whether it is larger than a second-level cache, so that a look-up waits for memory.
+    /// Whether it is so large that a look-up waits for memory.
     #[inline(always)]
     pub(crate) fn is_large(&self) -> bool {
         self.entries.num_buckets() * size_of::<(K, V)>() > LARGE_BYTES

@@ -8,7 +8,7 @@ use std::hash::Hash;
 use std::marker::PhantomData;
 
 use crate::chain::{Fault, Flags, Outlet, Signal, Stage};
-use crate::key::{Ahead, KeySelector};
+use crate::key::{Ahead, KeySelector, Noted};
 use crate::table::Table;
 
 /// Counts the records of each key: emits pairs of key and number.
@@ -57,12 +57,13 @@ impl<S: KeySelector<I>, I: Send + 'static> Stage for CountByKey<S, I> {
 /// Adds up numbers of records of each key. Has a way out by the side, for dead letters, of which there are none.
 pub(crate) struct AddByKey<K, D> {
     counts: Table<K, u64>,
+    noted: Noted<()>,
     letters: PhantomData<fn() -> D>,
 }
 
 impl<K, D> AddByKey<K, D> {
     pub(crate) fn new() -> Self {
-        Self { counts: Table::default(), letters: PhantomData }
+        Self { counts: Table::default(), noted: Noted::new(), letters: PhantomData }
     }
 }
 
@@ -74,11 +75,24 @@ impl<K: Hash + Eq + Send + 'static, D: Send + 'static> Stage for AddByKey<K, D> 
 
     #[inline(always)]
     fn process(&mut self, (key, count): (K, u64), _out: &mut impl Outlet<(K, u64), D>) -> Result<(), Fault> {
-        let hash = self.counts.hash(&key);
+        let hash = self.noted.pop().map_or_else(|| self.counts.hash(&key), |(hash, ())| hash);
         let is_key = |key: &Option<K>, known: &K| key.as_ref() == Some(known);
         let new = |key: &mut Option<K>| (key.take().expect("it was not taken yet"), 0);
         *self.counts.find_or_insert(hash, &mut Some(key), is_key, new) += count;
         Ok(())
+    }
+
+    #[inline(always)]
+    fn looks_ahead(&mut self) -> bool {
+        self.noted.clear();
+        self.counts.is_large()
+    }
+
+    #[inline(always)]
+    fn ahead(&mut self, (key, _): &(K, u64)) {
+        let hash = self.counts.hash(key);
+        self.counts.fetch(hash);
+        self.noted.push(hash, ());
     }
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<(K, u64), D>) -> Result<(), Fault> {

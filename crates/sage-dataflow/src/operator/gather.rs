@@ -271,7 +271,13 @@ impl<S: KeySelector<I>, G: Gather<I>, I: Send + 'static> Stage for GatherByKey<S
     #[inline(always)]
     fn process(&mut self, record: I, _out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         let Self { key, gather, states, noted } = self;
-        let state = noted.state(key, &record, states, || gather.start());
+        let state = match noted.pop() {
+            Some((hash, noted)) => S::entry(states, hash, key.noted(noted, &record), || gather.start()),
+            None => {
+                let selected = key.select(&record);
+                S::entry(states, states.hash(S::lookup(&selected)), selected, || gather.start())
+            }
+        };
         gather.add(state, record)
     }
 
@@ -283,7 +289,10 @@ impl<S: KeySelector<I>, G: Gather<I>, I: Send + 'static> Stage for GatherByKey<S
 
     #[inline(always)]
     fn ahead(&mut self, record: &I) {
-        self.noted.look(&mut self.key, record, &self.states);
+        let selected = self.key.select(record);
+        let hash = self.states.hash(S::lookup(&selected));
+        self.states.fetch(hash);
+        self.noted.push(hash, S::note(selected));
     }
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {

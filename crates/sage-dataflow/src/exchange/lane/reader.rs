@@ -7,6 +7,7 @@ use super::between::{Numbered, PerNumbered, Watermark};
 use super::block::Block;
 use super::sync::{Arc, Ordering, fence};
 use super::{FINISHED, Lane, OPEN, Tally};
+use crate::key::AHEAD;
 
 /// The receiving half of a lane.
 pub(crate) struct Reader<T> {
@@ -336,26 +337,27 @@ impl<T> Reader<T> {
         let (next, read, taken) = (self.read, &mut self.read, &mut self.taken);
         let mut progress = HowFar { next, read, taken, taker, records: PhantomData };
         let end = progress.next + count;
-        let (looks_ahead, mut shown) = (progress.taker.looks_ahead(), progress.next);
         while progress.next < end {
-            progress.taker.look()?;
-            while looks_ahead && shown < end.min(progress.next + 1 + AHEAD) {
-                // SAFETY: as for the record that is taken below, which this one is or comes after.
-                let record = unsafe { (*slots.add(shown)).with(|slot| (*slot).assume_init_ref()) };
-                progress.taker.ahead(record, shown - progress.next);
-                shown += 1;
+            let mut group_end = end;
+            if progress.taker.looks_ahead() {
+                group_end = end.min(progress.next + AHEAD);
+                for shown in progress.next..group_end {
+                    // SAFETY: as for the records that are taken below, which these are.
+                    let record = unsafe { (*slots.add(shown)).with(|slot| (*slot).assume_init_ref()) };
+                    progress.taker.ahead(record, shown - progress.next);
+                }
             }
-            // SAFETY: the slots up to `count` further on are below `len` and were not read before.
-            let record = unsafe { (*slots.add(progress.next)).with(|slot| (*slot).assume_init_read()) };
-            progress.next += 1;
-            progress.taker.take(record)?;
+            while progress.next < group_end {
+                progress.taker.look()?;
+                // SAFETY: the slots up to `count` further on are below `len` and were not read before.
+                let record = unsafe { (*slots.add(progress.next)).with(|slot| (*slot).assume_init_read()) };
+                progress.next += 1;
+                progress.taker.take(record)?;
+            }
         }
         Ok(())
     }
 }
-
-/// How many records a taker is shown before the first of them is handed over, if it looks ahead.
-const AHEAD: usize = 16;
 
 /// Who is handed the records of a run.
 pub(crate) trait Taker<T> {
