@@ -111,7 +111,7 @@ pub trait KeySelector<T>: Clone + Send + 'static {
 }
 
 /// How many keys are at hand before the first of them is looked up: so many waits for memory overlap.
-pub(crate) const AHEAD: usize = 16;
+const AHEAD: usize = 16;
 
 /// A key that is to be looked up, with its hash.
 pub(crate) type Hashed<H> = (u64, Option<H>);
@@ -174,13 +174,14 @@ impl<N> Noted<N> {
         Self { keys: [const { (0, None) }; AHEAD], looked: 0, came: 0 }
     }
 
-    /// Forgets those of records that did not come.
+    /// Forgets those of records that did not come. Says how many may be noted now: none of a table that is small.
     #[inline(always)]
-    pub(crate) fn clear(&mut self) {
+    pub(crate) fn restart<K: Hash + Eq, V>(&mut self, table: &Table<K, V>) -> usize {
         (self.looked, self.came) = (0, 0);
+        if table.is_large() { AHEAD } else { 0 }
     }
 
-    /// Adds the key of the record that comes after those. At most [`AHEAD`] after a [`clear`](Self::clear).
+    /// Adds the key of the record that comes after those.
     #[inline(always)]
     pub(crate) fn push(&mut self, hash: u64, noted: N) {
         self.keys[self.looked] = (hash, Some(noted));

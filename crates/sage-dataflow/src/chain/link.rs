@@ -226,9 +226,9 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
     }
 
     #[inline(always)]
-    fn looks_ahead(&mut self) -> bool {
+    fn looks_ahead(&mut self) -> usize {
         // A record that is kept may be processed several times.
-        !H::KEEPS && self.operator.looks_ahead()
+        if H::KEEPS { 0 } else { self.operator.looks_ahead() }
     }
 
     #[inline(always)]

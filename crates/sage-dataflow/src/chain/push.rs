@@ -14,12 +14,12 @@ pub trait Push<T>: Send {
     fn open(&mut self, at: &mut Position) -> Result<(), Fault>;
     /// Takes one record.
     fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault>;
-    /// Whether it wants to be shown records [`ahead`](Self::ahead) of their pushes. Asked before each run of records.
-    fn looks_ahead(&mut self) -> bool {
-        false
+    /// How many records it wants to be shown [`ahead`](Self::ahead) of their pushes, at most. Asked before each time.
+    fn looks_ahead(&mut self) -> usize {
+        0
     }
-    /// Is shown a record that is pushed soon, if it wants to. Those of a run are shown in the order of their pushes, but
-    /// the run may end before all that were shown are pushed.
+    /// Is shown a record that is pushed soon: as many as it wants to be shown one after another, and then they are pushed
+    /// in this order. The pushes may end before all that were shown have come.
     fn ahead(&mut self, record: &T, at: &mut Position) {
         let (_, _) = (record, at);
     }

@@ -91,8 +91,8 @@ pub trait Stage: Send + 'static {
     fn process(&mut self, record: Self::In, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault>;
 
     /// As [`Push::looks_ahead`](super::push::Push::looks_ahead).
-    fn looks_ahead(&mut self) -> bool {
-        false
+    fn looks_ahead(&mut self) -> usize {
+        0
     }
 
     /// As [`Push::ahead`](super::push::Push::ahead).

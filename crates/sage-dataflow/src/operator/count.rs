@@ -83,9 +83,8 @@ impl<K: Hash + Eq + Send + 'static, D: Send + 'static> Stage for AddByKey<K, D> 
     }
 
     #[inline(always)]
-    fn looks_ahead(&mut self) -> bool {
-        self.noted.clear();
-        self.counts.is_large()
+    fn looks_ahead(&mut self) -> usize {
+        self.noted.restart(&self.counts)
     }
 
     #[inline(always)]

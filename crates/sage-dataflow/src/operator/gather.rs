@@ -282,9 +282,8 @@ impl<S: KeySelector<I>, G: Gather<I>, I: Send + 'static> Stage for GatherByKey<S
     }
 
     #[inline(always)]
-    fn looks_ahead(&mut self) -> bool {
-        self.noted.clear();
-        self.states.is_large()
+    fn looks_ahead(&mut self) -> usize {
+        self.noted.restart(&self.states)
     }
 
     #[inline(always)]

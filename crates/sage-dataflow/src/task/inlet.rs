@@ -31,7 +31,7 @@ impl<T, N: Push<T>> Taker<T> for ToChain<'_, N> {
     }
 
     #[inline(always)]
-    fn looks_ahead(&mut self) -> bool {
+    fn looks_ahead(&mut self) -> usize {
         self.next.looks_ahead()
     }
 

@@ -7,7 +7,6 @@ use super::between::{Numbered, PerNumbered, Watermark};
 use super::block::Block;
 use super::sync::{Arc, Ordering, fence};
 use super::{FINISHED, Lane, OPEN, Tally};
-use crate::key::AHEAD;
 
 /// The receiving half of a lane.
 pub(crate) struct Reader<T> {
@@ -339,9 +338,11 @@ impl<T> Reader<T> {
         let end = progress.next + count;
         while progress.next < end {
             let mut group_end = end;
-            if progress.taker.looks_ahead() {
-                group_end = end.min(progress.next + AHEAD);
+            let looks_ahead = progress.taker.looks_ahead();
+            if looks_ahead > 0 {
+                group_end = end.min(progress.next + looks_ahead);
                 for shown in progress.next..group_end {
+                    progress.taker.look()?;
                     // SAFETY: as for the records that are taken below, which these are.
                     let record = unsafe { (*slots.add(shown)).with(|slot| (*slot).assume_init_ref()) };
                     progress.taker.ahead(record, shown - progress.next);
@@ -363,13 +364,13 @@ impl<T> Reader<T> {
 pub(crate) trait Taker<T> {
     /// Why it takes no more.
     type Refusal;
-    /// Looks whether it is to go on, before each record.
+    /// Looks whether it is to go on, before each record that it is shown or handed.
     fn look(&mut self) -> Result<(), Self::Refusal>;
-    /// Whether it wants to be shown records ahead; asked once a run.
-    fn looks_ahead(&mut self) -> bool {
-        false
+    /// How many records it wants to be shown before it is handed the first of them, at most.
+    fn looks_ahead(&mut self) -> usize {
+        0
     }
-    /// Is shown a record that comes after `before` others, if it looks ahead: each once, in their order.
+    /// Is shown a record that is handed over after `before` others, each once, in their order.
     fn ahead(&mut self, record: &T, before: usize) {
         let (_, _) = (record, before);
     }
