@@ -6,6 +6,8 @@ only one workload needs are imported where it does: the memory of P7 shall be a 
 
 from __future__ import annotations
 
+from functools import partial
+from operator import add, and_, mul
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ def keep(n: int) -> bool:
 
 def shift(n: int) -> int:
     return n - 7
+
+
+#: The same as ``scale``, ``keep`` and ``shift``, by functions that are not written in Python.
+TRIPLE, INCREMENT, REST, SHIFT = partial(mul, 3), partial(add, 1), partial(and_, 3), partial(add, -7)
 
 
 def spin(n: int) -> int:

@@ -12,7 +12,8 @@ one over what is left of that, which has the lines behind it: see ``Stage.rest``
 
 Names in a loop: ``x`` the record, ``k`` its key, ``t`` its time in milliseconds, ``c`` the cell of its key, ``y`` what
 a function returned; ``fN`` the function of link N, ``sN`` what it keeps or counts by, and ``eN`` what makes an
-iterator of what it made.
+iterator of what it made. A function that is a method of a service is called by the loop itself, with a ``Passage`` of
+the engine as ``fN`` before and behind the call.
 
 What has to be awaited is refused, so that no work is lost in silence. To look at each result would take a tenth of the
 time of a quick function: the first record of each run goes through a loop of its own that does, which finds the
@@ -26,6 +27,7 @@ import builtins
 import linecache
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
+from keyword import iskeyword
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -38,7 +40,7 @@ from ._job_loop import JobLoop
 from ._kinds import SAME_NAN, SINK, Kind, Link
 from ._nones import Nones
 from ._output_sink import OutputSink
-from ._sage import Records, records
+from ._sage import Records, passage, records
 from ._states import Folding, summand
 
 _REFUSING = {"unawaited": UNAWAITED, "unused": UNUSED, "refuse": refuse}
@@ -170,8 +172,10 @@ class Stage:
         self.kept: Callable[[], Iterable[Any]] | None = None
         self._names = names
         self._scope: dict[str, Any] = {"same_nan": same_nan, "millis": millis, "summand": summand, **_REFUSING}
+        methods: list[str | None] = []
         for index, link in enumerate(links):
-            self._scope[f"f{index}"] = link.call
+            self._scope[f"f{index}"], method = _through_passage(link)
+            methods.append(method)
             if link.kind.drops_none:
                 self._scope[f"s{index}"] = nones.counter(link.name)
             if link.kind.keep is not None:
@@ -182,7 +186,8 @@ class Stage:
                 level = records()
                 self.levels.append(level)
                 self._scope[f"e{index}"] = level.over
-        self._shape = tuple((link.kind, link.name) for link in links), tuple(self._scope), takes, gives
+        named = tuple((link.kind, link.name, method) for link, method in zip(links, methods))
+        self._shape = named, tuple(self._scope), takes, gives
         self._rests: dict[int, Callable[..., Any]] = {}
         self.run = self._compile(None)
 
@@ -203,6 +208,39 @@ class Stage:
         return run
 
 
+class _Method:
+    """Has a method of a handle of a service, whatever it is asked for."""
+
+    def __init__(self, method: Any) -> None:
+        self._method = method
+
+    def __getattr__(self, _name: str) -> Any:
+        return self._method
+
+
+def _through_passage(link: Link) -> tuple[Any, str | None]:
+    """What a loop has as the function of a link; of a method of a service that it calls itself, that and the method's
+    name."""
+    calls = {line.count("{f}(x)") == line.count("{f}") for line in link.kind.lines if "{f}" in line}
+    found = passage(link.call, _Method(link.call)) if calls == {True} else None
+    if found is None or not found[1].isidentifier() or iskeyword(found[1]):
+        return link.call, None
+    return found
+
+
+#: How a loop calls a method of a service.
+_CALL = "try: y = {f}[(+{f}).{method}(x)]", "except BaseException as error: {f}.failed(error); raise"
+
+
+def _lines(kind: Kind, method: str | None, is_checked: bool) -> Iterable[str]:
+    """What a function does in a loop."""
+    for line in kind.checked if is_checked and kind.checked else kind.lines:
+        if method is not None and "{f}" in line:
+            yield from (part.replace("{method}", method) for part in _CALL)
+            line = line.replace("{f}(x)", "y")
+        yield line
+
+
 def _checked(name: str, kept: Callable[[], Iterable[Any]]) -> Iterable[Any]:
     """The results to keep. Refuses results that are not awaited, as far as the first result shows: of one record, or of
     a run's first."""
@@ -221,7 +259,7 @@ _MOST_NAMED = 20
 
 @lru_cache(maxsize=128)
 def _loop(
-    links: tuple[tuple[Kind, str], ...],
+    links: tuple[tuple[Kind, str, str | None], ...],
     parameters: tuple[str, ...],
     takes: Form,
     gives: Form | None,
@@ -229,8 +267,8 @@ def _loop(
 ) -> tuple[CodeType, dict[int, str]]:
     """The code of a loop over links of these kinds and names, or of one over what is left of an inner loop of it,
     and which of its lines are whose."""
-    between = _form([Link(kind, None, name) for kind, name in links], takes).parts
-    has_levels = any(kind.loops for kind, _ in links)
+    between = _form([Link(kind, None, name) for kind, name, _ in links], takes).parts
+    has_levels = any(kind.loops for kind, _, _ in links)
     # What an inner loop needs that goes on later: nothing changes it after the record that the loop ended at.
     carried = between if has_levels else []
     given = parameters if level is None else (*carried, *parameters)
@@ -244,8 +282,8 @@ def _loop(
         if takes.keyed and level is None:
             lines += [indent + line for line in SAME_NAN]
         begun = -1
-        for index, (kind, name) in enumerate(links):
-            for line in kind.checked if is_checked and kind.checked else kind.lines:
+        for index, (kind, name, method) in enumerate(links):
+            for line in _lines(kind, method, is_checked):
                 is_loop = line.startswith("for ")
                 begun += is_loop
                 # Of what goes on from within an inner loop, what comes before it is done.
@@ -261,8 +299,8 @@ def _loop(
     if carried:
         lines.append(f" return ({', '.join(carried)},)")
     source = "\n".join(lines) + "\n"
-    named = [f"{kind.name} {name}" for kind, name in links[:_MOST_NAMED]]
-    if len(links) > _MOST_NAMED or level is not None:
+    named = [f"{kind.name} {name}" for kind, name, _ in links[:_MOST_NAMED]]
+    if len(links) > _MOST_NAMED or level is not None or any(method for _, _, method in links):
         named.append(f"… {crc32(source.encode()):08x}")
     file = f"<sage chain: {' → '.join(named)}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
+from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ._arguments import like
@@ -91,7 +92,8 @@ class ServiceCalls:
     def bind(self, handles: dict[str, Handle], job_id: str, log_dir: str | None) -> None:
         """The services of the job, its id and its folder, before anything of it runs."""
         self.job_id, self.log_dir = job_id, log_dir
-        self._handles.update(handles)
+        # A name in a program's text is the same object then, and found by that.
+        self._handles.update((intern(name), handle) for name, handle in handles.items())
         for name, binding in self._typed.items():
             binding.bind(handles[name])
 

@@ -25,7 +25,8 @@ def test_a_quick_run_writes_its_rows(tmp_path: Path) -> None:
     out = tmp_path / "python.json"
     ran = run("--quick", "--no-peers", "--only", "p1", "--python", sys.executable, "--out", str(out))
     assert ran.returncode == 0, ran.stderr
-    (row,) = json.loads(out.read_text(encoding="utf-8"))
+    row, builtins = json.loads(out.read_text(encoding="utf-8"))
+    assert (builtins["name"], builtins["goal"]) == ("p1_builtins", "reported")
     assert row["name"] == "p1_loop" and row["versus"] == "loop" and row["unit"] == "ns/record"
     assert row["ratio"] == pytest.approx(row["ours"] / row["other"], rel=1e-2)
     assert row["met"] == (row["ratio"] <= 1 / 0.95)

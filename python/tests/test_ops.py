@@ -88,6 +88,57 @@ def test_counts_and_sums_of_random_records(parallelism: int) -> None:
     assert total == [sum(record["amount"] for record in records)]
 
 
+#: What texts are made of: letters, white space, and what is neither but near it, of one byte and of more.
+LETTERS = ["ab", "aä", "日本語", "a\x00\x08\x0e\x1b", "Ā\u2027\u200b\u3001\ufeff", "😀a"]
+SPACES = [" ", " \t\n", "\x0b\x0c\x1c\x1d\x1e\x1f\r", "\x85\xa0", "\u1680\u2000\u200a\u2028\u2029\u202f\u205f\u3000"]
+
+
+@pytest.mark.parametrize("spaces", SPACES, ids=repr)
+@pytest.mark.parametrize("letters", LETTERS, ids=repr)
+def test_words_are_those_of_python(letters: str, spaces: str) -> None:
+    def word() -> str:
+        return "".join(RANDOM.choices(letters, k=RANDOM.choice([1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 40])))
+
+    def space() -> str:
+        return "".join(RANDOM.choices(spaces, k=RANDOM.choice([0, 1, 1, 1, 2, 9])))
+
+    lines = [space() + "".join(word() + space() for _ in range(RANDOM.randrange(12))) for _ in range(300)]
+    env = LocalEnvironment("alphabets")
+    words = env.from_batch(lines).flatmap(ops.split())
+    got = words.collect()
+    counts = words.keyby(ops.identity()).count().collect()
+    lower = words.keyby(ops.lower()).count().collect()
+    lines_of = env.from_batch(lines).map(ops.strip()).keyby(ops.identity()).count().collect()
+    env.submit(autostop=True)
+    expected = [word for line in lines for word in line.split()]
+    assert got == expected
+    for pairs, wanted in ((counts, expected), (lower, [word.lower() for word in expected])):
+        assert dict(pairs) == Counter(wanted) and len(pairs) == len(dict(pairs))
+    assert dict(lines_of) == Counter(line.strip() for line in lines)
+
+
+def test_texts_and_others_of_one_block_keep_their_order() -> None:
+    records = ["a b", "c", 5, "d", ["e"], "\ud800", "f g" * 20, None]
+    env = LocalEnvironment("mixed")
+    same = env.from_batch(records).map(ops.identity(), keep_none=True).collect()
+    env.submit(autostop=True)
+    assert list(same) == records
+    env = LocalEnvironment("fails")
+    got = env.from_batch(["a b", "c d", 5, "e"]).flatmap(ops.split()).collect()
+    with pytest.raises(JobFailed, match="record 3"):
+        env.submit(autostop=True)
+    assert got in ([], ["a", "b", "c", "d"])
+
+
+def test_a_text_of_a_class_of_its_own_is_counted_with_equal_ones_that_came_before() -> None:
+    env = LocalEnvironment("mixed")
+    texts = ["a", "long enough for a table of its own", ""]
+    records = [*texts, *texts, *(Text(text) for text in texts), *texts]
+    counts = env.from_batch(records).keyby(ops.identity()).count().collect()
+    env.submit(autostop=True)
+    assert dict(counts) == dict.fromkeys(texts, 4) and len(counts) == 3
+
+
 def test_words_of_json_lines() -> None:
     lines = [json.dumps({"text": f"Word{n % 7} other", "n": n}) for n in range(1000)]
     env = LocalEnvironment("json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workloads import IN_FLIGHT, Counter, Total, Waits
+from workloads import IN_FLIGHT, INCREMENT, REST, SHIFT, TRIPLE, Counter, Total, Waits
 from workloads import bucket, enrich, keep, key, reverse, scale, shift, spin, split, step
 
 
@@ -15,6 +15,17 @@ def p1(source: Any) -> Any:
         n = scale(n)
         if keep(n):
             take(shift(n))
+    return total.answer()
+
+
+def p1_builtins(source: Any) -> Any:
+    """The same by functions that are not written in Python."""
+    total = Total()
+    take = total.take
+    for n in source:
+        n = INCREMENT(TRIPLE(n))
+        if REST(n):
+            take(SHIFT(n))
     return total.answer()
 
 
@@ -108,7 +119,7 @@ def policy(source: Any) -> Any:
 
 
 CONTENDERS = {
-    "p1": {"loop": p1},
+    "p1": {"loop": p1, "loop_builtins": p1_builtins},
     "p2": {"loop": p2, "loop_fold": p2_fold},
     "p3": {"loop": p3, "loop_bound": p3_bound},
     "p4": {"loop": p4},

@@ -98,10 +98,10 @@ pub use service::Serves;
 pub use service::with_deadline;
 pub use service::{Asked, Asker, PipelineReport, Unanswered};
 pub use service::{
-    AsyncService, Batch, Batching, Cache, CacheFigures, CallError, CallPolicy, Called, Calling, Codec, Dependency,
-    FlightFigures, FullDisk, Hook, HookContext, HookEnded, Journal, JournalFigures, Keep, KeptFigures, MadeAgain,
-    Method, MethodBuilder, OngoingCall, Policy, PolicyReport, PolicyService, PolicyServiceBuilder, Refusal, Service,
-    ServiceBuilder, ServiceError, ServiceHandle, ServiceRef, ServiceReport, ServiceState, StoreError, Verdict,
+    AsyncService, Batch, Batching, BegunCall, Cache, CacheFigures, CallError, CallPolicy, Called, Calling, Codec,
+    Dependency, FlightFigures, FullDisk, Hook, HookContext, HookEnded, Journal, JournalFigures, Keep, KeptFigures,
+    MadeAgain, Method, MethodBuilder, OngoingCall, Policy, PolicyReport, PolicyService, PolicyServiceBuilder, Refusal,
+    Service, ServiceBuilder, ServiceError, ServiceHandle, ServiceRef, ServiceReport, ServiceState, StoreError, Verdict,
     WhenInUse, WrongCount,
 };
 pub use service::{Breaker, BreakerFigures, BreakerState, RetryBudget, RetryFigures};

@@ -3,6 +3,8 @@
 //! Each has a reference in Python, which says what it does. Here are the cases that are common and plain; for any other
 //! value the reference is called, so that results and exceptions are those of the reference, only slower.
 
+use std::borrow::Cow;
+
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -11,6 +13,7 @@ use crate::json;
 use crate::spec::Role;
 use crate::thread::{attach, call};
 use crate::value::Value;
+use crate::words::{each_word, is_space};
 
 /// A function of `sage.ops`.
 #[derive(Clone)]
@@ -79,26 +82,27 @@ impl Piece<'_> {
     }
 }
 
-/// What `str.split` and `str.strip` take for white space.
-fn is_space(character: char) -> bool {
-    character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
-}
-
-/// Calls a function with each word of a text, as `str.split` has them.
-pub(crate) fn each_word<'a, E>(text: &'a str, mut take: impl FnMut(&'a str) -> Result<(), E>) -> Result<(), E> {
-    // What the standard library splits at, and no more, is all the white space of most texts.
-    if text.bytes().all(|byte| byte.is_ascii() && byte != 0x0B && !(0x1C..=0x1F).contains(&byte)) {
-        return text.split_ascii_whitespace().try_for_each(take);
-    }
-    text.split(is_space).filter(|word| !word.is_empty()).try_for_each(&mut take)
-}
-
 impl Link {
     /// The result for a value; of a `flatmap`, a list.
     pub(crate) fn call(&self, piece: &Piece<'_>) -> Result<Value, Raised> {
         match self.plainly(piece) {
             Some(result) => Ok(result),
             None => self.reference(piece.clone().into_value()),
+        }
+    }
+
+    /// The result, if it is known here and a text or a part of one.
+    pub(crate) fn text<'a>(&self, piece: &'a Piece<'_>) -> Option<Cow<'a, str>> {
+        let text = piece.text()?;
+        match self.function {
+            Function::Identity => Some(text.into()),
+            Function::Strip => Some(text.trim_matches(is_space).into()),
+            // Beyond ASCII, it depends on the version of Unicode.
+            Function::Lower if text.is_ascii() => {
+                let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+                Some(if is_lower { text.into() } else { text.to_ascii_lowercase().into() })
+            }
+            _ => None,
         }
     }
 
@@ -119,9 +123,7 @@ impl Link {
             Function::Split(Some(separator)) => {
                 Value::List(text()?.split(&**separator).map(|part| Value::Text(part.into())).collect())
             }
-            Function::Strip => Value::Text(text()?.trim_matches(is_space).into()),
-            // Beyond ASCII, it depends on the version of Unicode.
-            Function::Lower => Value::Text(text().filter(|text| text.is_ascii())?.to_ascii_lowercase().into()),
+            Function::Strip | Function::Lower => Value::Text(self.text(piece)?.into()),
             Function::Contains(part) => Value::Bool(text()?.contains(&**part)),
             // What is no JSON here may be some for the reference: numbers of any size, or not-a-number.
             Function::ParseJson => match piece {

@@ -18,6 +18,7 @@ mod call_service;
 mod chain;
 mod chained;
 mod command;
+mod counts;
 mod cutter;
 mod ended;
 mod error;
@@ -41,6 +42,7 @@ mod method;
 mod metrics;
 mod native;
 mod object;
+mod passage;
 mod plan;
 mod policies;
 mod records;
@@ -54,6 +56,7 @@ mod stacks;
 mod stage;
 mod states;
 mod steps;
+mod texts;
 mod thread;
 mod timers;
 mod value;
@@ -61,6 +64,7 @@ mod vectorcall;
 mod waits;
 mod weight;
 mod windows;
+mod words;
 mod workers;
 
 use std::sync::Arc;
@@ -163,6 +167,7 @@ mod _sage {
         job::{Job, WorksFor},
         llm::{LlmCall, LlmClient, LlmStream},
         method::Binding,
+        passage::passage,
         plan::{start, tasks},
         records::records,
         remote::{Channel, WorkerChain, die_with_parent},

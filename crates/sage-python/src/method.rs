@@ -36,7 +36,8 @@ unsafe impl Sync for Binding {}
 
 impl Binding {
     /// The handle of the current job's service.
-    fn current(this: &Bound<'_, Self>) -> Option<Py<Handle>> {
+    #[inline]
+    pub(crate) fn current(this: &Bound<'_, Self>) -> Option<Py<Handle>> {
         // SAFETY: nothing else touches the field, as said above, and copying a reference runs no other code.
         with_critical_section(this, || unsafe { &*this.get().handle.get() }.as_ref().map(|h| h.clone_ref(this.py())))
     }
@@ -113,6 +114,31 @@ struct Method {
     changes: Py<PyAny>,
     /// Whether what it returns has to be awaited, as far as the service's class tells.
     is_async: Py<PyAny>,
+}
+
+/// Whether an object is a method of a service.
+///
+/// # Safety
+/// The object is alive.
+#[inline]
+pub(crate) unsafe fn is_method(py: Python<'_>, object: *mut ffi::PyObject) -> bool {
+    // SAFETY: as promised.
+    method_type(py).is_ok_and(|class| unsafe { ffi::Py_TYPE(object) } == class.as_type_ptr())
+}
+
+/// What a method is called by, if the object is one whose calls are those of the service itself: without a policy, and
+/// of the running job.
+pub(crate) fn plain(object: &Bound<'_, PyAny>) -> PyResult<Option<(Py<Binding>, Py<PyString>)>> {
+    let py = object.py();
+    // SAFETY: it is alive.
+    if !unsafe { is_method(py, object.as_ptr()) } {
+        return Ok(None);
+    }
+    // SAFETY: it is of that type, whose objects have this layout.
+    let method = unsafe { &(*object.as_ptr().cast::<Callable<Method>>()).inner };
+    let current = Binding::current(method.binding.bind(py));
+    let is_plain = !method.has_changes && current.is_some_and(|handle| handle.get().is_plain());
+    Ok(is_plain.then(|| (method.binding.clone_ref(py), method.name.clone_ref(py))))
 }
 
 impl Called for Method {

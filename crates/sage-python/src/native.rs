@@ -1,6 +1,7 @@
 //! The engine's own operators on plain values, which run for `sage.ops` in a pipeline. They run without the
 //! interpreter.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -9,16 +10,19 @@ use std::time::Instant;
 use foldhash::fast::FixedState;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sage::{AtRecord, Emit, Fault, Operator};
+use sage::{AtRecord, BoxError, CloseContext, Emit, Fault, Operator};
 
 use crate::Record;
 use crate::blocks::MOST_RECORDS;
+use crate::counts::Counts;
 use crate::cutter::TICK;
 use crate::error::{Raised, attempt};
-use crate::functions::{Function, Link, Piece, added, each_word, is_true, raised, summand};
+use crate::functions::{Function, Link, Piece, added, is_true, raised, summand};
 use crate::spec::Role;
+use crate::texts::Texts;
 use crate::thread::attach;
 use crate::value::{Key, Value};
+use crate::words::each_word;
 
 /// What the chain ends in.
 enum End {
@@ -29,53 +33,13 @@ enum End {
     Sum(Link, HashMap<Arc<Key>, Value, FixedState>),
 }
 
-/// How often each key has come. Texts are looked up without making a key of them, until one comes that is of a class of
-/// its own and may be equal to one of them.
-#[derive(Default)]
-struct Counts {
-    texts: HashMap<Box<str>, i64, FixedState>,
-    others: HashMap<Arc<Key>, i64, FixedState>,
-    is_mixed: bool,
-}
-
-impl Counts {
-    /// While they are not mixed.
-    fn add_text(&mut self, text: &str) {
-        match self.texts.get_mut(text) {
-            Some(count) => *count += 1,
-            None => drop(self.texts.insert(text.into(), 1)),
-        }
-    }
-
-    fn add(&mut self, key: Arc<Key>) -> PyResult<()> {
-        match key.text() {
-            Some(text) if !self.is_mixed => {
-                self.add_text(text);
-                return Ok(());
-            }
-            None if !self.is_mixed && key.is_like_text() => {
-                self.is_mixed = true;
-                for (text, count) in self.texts.drain() {
-                    self.others.insert(Arc::new(Key::of_text(text)?), count);
-                }
-            }
-            _ => {}
-        }
-        *self.others.entry(key).or_default() += 1;
-        Ok(())
-    }
-
-    fn results(&mut self) -> Vec<(Value, Value)> {
-        let texts = self.texts.drain().map(|(text, count)| (Value::Text(text), Value::Int(count)));
-        texts.chain(self.others.drain().map(|(key, count)| (key.value(), Value::Int(count)))).collect()
-    }
-}
-
 /// Operators that follow each other.
 pub(crate) struct Native {
     links: Vec<Link>,
     end: End,
     waiting: Vec<Record>,
+    /// The texts of the last block, which are let go of when the thread is attached again.
+    texts: Texts,
     /// How many records it was given before those that wait.
     before: u64,
     /// Whether blocks of a container come.
@@ -99,7 +63,7 @@ impl Native {
             }
         }
         let splits = links.iter().any(|link: &Link| matches!(link.role, Role::FlatMap));
-        Ok(Self { links, end, waiting: Vec::new(), before: 0, blocks, splits })
+        Ok(Self { links, end, waiting: Vec::new(), texts: Texts::default(), before: 0, blocks, splits })
     }
 
     /// Makes values of what waits, attached once, and runs them through the chain. Where records are still objects by
@@ -110,17 +74,21 @@ impl Native {
         let mut done = Vec::new();
         if self.blocks || waiting.iter().any(|record| matches!(record.value, Value::Object(_))) {
             attempt(|py| {
+                self.texts.clear(py);
                 if self.blocks {
                     let blocks = std::mem::take(&mut waiting);
                     for block in blocks {
                         for object in block.value.into_object(py)?.try_iter()? {
-                            waiting.push(Record::of(object?));
+                            // Behind the first that is no text, all have to become values.
+                            let object = if waiting.is_empty() { self.texts.take(object?) } else { Some(object?) };
+                            waiting.extend(object.map(Record::of));
                         }
                     }
                 }
                 done = self.make_values(py, &mut waiting);
                 Ok(())
             })?;
+            self.apply_to_texts(out)?;
         }
         done.resize(waiting.len(), 0);
         let has_objects = waiting.iter().any(|record| matches!(record.value, Value::Object(_)));
@@ -145,6 +113,17 @@ impl Native {
         }
         drop(records);
         self.waiting = waiting;
+        Ok(())
+    }
+
+    /// Runs the texts of a block through the chain, as they lie in Python's objects.
+    fn apply_to_texts(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
+        for (text, weight) in self.texts.iter() {
+            let weight = if self.splits { 0 } else { u32::try_from(weight).unwrap_or(u32::MAX) };
+            self.before += 1;
+            let mut rest = Rest { end: &mut self.end, record: self.before, time: 0, weight, out };
+            rest.apply(&self.links, Piece::Text(text), None)?;
+        }
         Ok(())
     }
 
@@ -201,10 +180,14 @@ impl<E: Emit<Record>> Rest<'_, E> {
         let Some((link, rest)) = links.split_first() else { return self.arrive(piece, key) };
         match (link.role, &link.function) {
             (Role::Map, Function::Identity) => self.apply(rest, piece, key),
-            (Role::Map, _) => {
-                let result = self.made(link.call(&piece))?;
-                self.apply(rest, Piece::Value(result), key)
-            }
+            (Role::Map, _) => match link.text(&piece) {
+                Some(Cow::Borrowed(text)) => self.apply(rest, Piece::Text(text), key),
+                Some(Cow::Owned(text)) => self.apply(rest, Piece::Value(Value::Text(text.into())), key),
+                None => {
+                    let result = self.made(link.call(&piece))?;
+                    self.apply(rest, Piece::Value(result), key)
+                }
+            },
             (Role::Filter, _) => {
                 let result = self.made(link.call(&piece))?;
                 if self.made(is_true(&result))? {
@@ -212,7 +195,7 @@ impl<E: Emit<Record>> Rest<'_, E> {
                 }
                 Ok(())
             }
-            (Role::Key, Function::Identity) if rest.is_empty() && self.counts_text(&piece) => Ok(()),
+            (Role::Key, _) if rest.is_empty() && self.counts_text(link, &piece) => Ok(()),
             (Role::Key, _) => {
                 let key = self.made(link.call(&piece))?;
                 let key = self.made(Key::of_value(key).map_err(raised))?;
@@ -221,6 +204,7 @@ impl<E: Emit<Record>> Rest<'_, E> {
             (Role::FlatMap, Function::Split(separator)) if piece.text().is_some() => {
                 let text = piece.text().unwrap_or_default();
                 match separator {
+                    None if self.counts_words(rest, text) => Ok(()),
                     None => each_word(text, |word| self.apply(rest, Piece::Text(word), key.clone())),
                     Some(part) => {
                         text.split(&**part).try_for_each(|part| self.apply(rest, Piece::Text(part), key.clone()))
@@ -245,11 +229,21 @@ impl<E: Emit<Record>> Rest<'_, E> {
         result.map_err(|raised| AtRecord::new(self.record, raised).into())
     }
 
-    /// Counts a text that is its own key, without making a key of it.
-    fn counts_text(&mut self, piece: &Piece<'_>) -> bool {
-        match (&mut *self.end, piece.text()) {
-            (End::Count(counts), Some(text)) if !counts.is_mixed => {
-                counts.add_text(text);
+    /// Counts a text that a function makes a key of, without making one.
+    fn counts_text(&mut self, link: &Link, piece: &Piece<'_>) -> bool {
+        let End::Count(counts) = &mut *self.end else { return false };
+        let text = if counts.takes_text() { link.text(piece) } else { None };
+        text.iter().for_each(|text| counts.add_text(text));
+        text.is_some()
+    }
+
+    /// Counts the words of a text, if the links that are left do no more than that.
+    fn counts_words(&mut self, links: &[Link], text: &str) -> bool {
+        match (links, &mut *self.end) {
+            ([Link { role: Role::Key, function: Function::Identity, .. }], End::Count(counts))
+                if counts.takes_text() =>
+            {
+                counts.add_words(text);
                 true
             }
             _ => false,
@@ -303,5 +297,12 @@ impl Operator for Native {
             End::Sum(_, sums) => sums.drain().map(|(key, sum)| (key.value(), sum)).collect(),
         };
         results.into_iter().try_for_each(|(key, result)| out.emit(Record::from(Value::Tuple([key, result].into()))))
+    }
+
+    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+        if !self.texts.is_empty() {
+            attach(|py| self.texts.clear(py));
+        }
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use pyo3::{ffi, intern};
-use sage::{BoxError, CallError, Called, HookContext, OngoingCall, Service, ServiceHandle};
+use sage::{BegunCall, BoxError, CallError, Called, HookContext, OngoingCall, Service, ServiceHandle};
 
 use crate::async_call::{self, Call, Request};
 use crate::call_policy::{Changes, PolicyCalls, Seen, explain, usual_of};
@@ -124,7 +124,7 @@ impl Service for PythonService {
 
 /// Whether an object is what an `async def` returns.
 #[inline]
-fn is_coroutine(object: *mut ffi::PyObject) -> bool {
+pub(crate) fn is_coroutine(object: *mut ffi::PyObject) -> bool {
     // SAFETY: if it is one, it is alive, and so has a type.
     !object.is_null() && unsafe { ffi::Py_TYPE(object) == &raw mut ffi::PyCoro_Type }
 }
@@ -246,6 +246,24 @@ impl Handle {
             Ok(result) => Some(Ok(result)),
             Err(error) => Some(Err(refused(&error))),
         }
+    }
+
+    /// Whether it has no policy.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.policy.is_none()
+    }
+
+    /// Goes through the gate, unless that may have to wait.
+    #[inline]
+    pub(crate) fn begin_call(&self) -> Option<PyResult<BegunCall<'_, PythonService>>> {
+        let serves = self.serves.load(Ordering::Relaxed);
+        serves.then(|| self.handle.begin_call().map_err(|error| refused(&error)))
+    }
+
+    /// A coroutine that a call has returned which has ended, for the caller.
+    #[cold]
+    pub(crate) fn awaited<'py>(&self, coroutine: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        Awaited::of(coroutine, self.handle.clone())
     }
 
     /// A coroutine that a method has returned, as one that tells the engine how long it was awaited.

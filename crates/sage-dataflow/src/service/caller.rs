@@ -19,23 +19,30 @@ pub(crate) struct Caller {
 const NO_SERVICE: u32 = u32::MAX;
 static NEXT_THREAD: AtomicU64 = AtomicU64::new(0);
 
+/// What a thread is. One variable, as each that a library has of its own costs a call to find it.
+struct Here {
+    thread: Cell<u64>,
+    service: Cell<u32>,
+}
+
 thread_local! {
-    static THREAD: Cell<u64> = const { Cell::new(0) };
-    static SERVICE: Cell<u32> = const { Cell::new(NO_SERVICE) };
+    static HERE: Here = const { Here { thread: Cell::new(0), service: Cell::new(NO_SERVICE) } };
 }
 
 impl Caller {
     #[inline]
     pub(crate) fn current() -> Self {
-        let thread = Some(NonZeroU64::new(THREAD.get()).unwrap_or_else(Self::number));
-        let service = SERVICE.get();
-        Self { thread, service: (service != NO_SERVICE).then_some(ServiceId(service)) }
+        HERE.with(|here| {
+            let thread = Some(NonZeroU64::new(here.thread.get()).unwrap_or_else(|| Self::number(here)));
+            let service = here.service.get();
+            Self { thread, service: (service != NO_SERVICE).then_some(ServiceId(service)) }
+        })
     }
 
     #[cold]
-    fn number() -> NonZeroU64 {
+    fn number(here: &Here) -> NonZeroU64 {
         let thread = NonZeroU64::MIN.saturating_add(NEXT_THREAD.fetch_add(1, Ordering::Relaxed));
-        THREAD.set(thread.get());
+        here.thread.set(thread.get());
         thread
     }
 }
@@ -46,13 +53,13 @@ pub(crate) struct Within(u32);
 impl Within {
     #[inline]
     pub(crate) fn enter(service: ServiceId) -> Self {
-        Self(SERVICE.replace(service.0))
+        Self(HERE.with(|here| here.service.replace(service.0)))
     }
 }
 
 impl Drop for Within {
     #[inline]
     fn drop(&mut self) {
-        SERVICE.set(self.0);
+        HERE.with(|here| here.service.set(self.0));
     }
 }

@@ -26,7 +26,7 @@ use crate::runtime::is_inside_async;
 pub(super) struct InsideRuntime;
 
 /// One of this many calls through a handle is timed.
-const SAMPLE_EVERY: u64 = 64;
+pub(super) const SAMPLE_EVERY: u64 = 64;
 
 /// A handle to a service. Operators call the service through it.
 ///
@@ -34,7 +34,7 @@ const SAMPLE_EVERY: u64 = 64;
 /// do not slow each other down. A call takes a few nanoseconds more than calling the value itself. Outside a run,
 /// before the service is ready and once it stops, calls return [`CallError::NotServing`].
 pub struct ServiceHandle<S> {
-    inner: Arc<Shared<S>>,
+    pub(super) inner: Arc<Shared<S>>,
 }
 
 /// What a call came to, for [`ServiceHandle::call_judged`].
@@ -75,10 +75,10 @@ impl Drop for OngoingCall {
     }
 }
 
-struct Shared<S> {
-    entry: Arc<ServiceEntry>,
-    cell: Arc<Cell<S>>,
-    slot: Arc<Slot>,
+pub(super) struct Shared<S> {
+    pub(super) entry: Arc<ServiceEntry>,
+    pub(super) cell: Arc<Cell<S>>,
+    pub(super) slot: Arc<Slot>,
     registry: Weak<Registry>,
 }
 
@@ -297,7 +297,7 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
     }
 
     #[inline(always)]
-    fn enter(&self, caller: Caller) -> Result<Pass, CallError> {
+    pub(super) fn enter(&self, caller: Caller) -> Result<Pass, CallError> {
         self.note_user(caller.service)?;
         match self.try_enter(caller) {
             Some(pass) => Ok(pass),

@@ -5,6 +5,7 @@
 //!
 //! Knows nothing of streams and tasks.
 
+mod begun;
 mod builder;
 mod call_error;
 mod caller;
@@ -25,6 +26,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+pub use begun::BegunCall;
 pub use builder::{Dependency, PolicyServiceBuilder, ServiceBuilder};
 pub use call_error::CallError;
 pub(crate) use caller::Within;

@@ -141,6 +141,39 @@ fn a_call_may_say_that_it_has_failed_or_that_something_goes_on() {
 }
 
 #[test]
+fn a_call_that_is_begun_and_ended_by_two_calls_counts_as_any_other() {
+    leak_free(|_| {
+        let env = Environment::local("begun");
+        let (gate, journal) = (Gate::new(), Journal::new());
+        let db = Probe::new("db", &journal).register(&env).build();
+        let held = gate.clone();
+        env.from_iter(0..200_u64).try_sink(move |n| {
+            let call = db.begin_call()?;
+            assert!(call.is_here());
+            if n == 150 {
+                held.pass();
+            }
+            match n % 4 {
+                0 => call.end(Called::Failed),
+                1 => drop(call),
+                2 => call.end(Called::GoesOn),
+                _ => call.end(Called::Returned),
+            }
+            Ok::<_, CallError>(())
+        });
+        let job = env.submit().unwrap();
+        gate.await_arrivals(1);
+        let told = job.metrics().services.remove(0);
+        assert_eq!((told.calls, told.calls_inside, told.errors), (151, 1, 76));
+        gate.open();
+        let report = job.wait().unwrap();
+        let told = report.service("db").unwrap();
+        assert_eq!((told.calls, told.calls_inside, told.errors), (200, 0, 100));
+        assert!(told.p99.is_some(), "some of them are timed: {told:?}");
+    });
+}
+
+#[test]
 fn calls_and_errors_of_a_service_are_counted_over_all_handles_and_per_run() {
     leak_free(|_| {
         let env = Environment::local("calls");
