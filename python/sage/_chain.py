@@ -12,7 +12,7 @@ one over what is left of that, which has the lines behind it: see ``Stage.rest``
 
 Names in a loop: ``x`` the record, ``k`` its key, ``t`` its time in milliseconds, ``c`` the cell of its key, ``y`` what
 a function returned; ``fN`` the function of link N, ``sN`` what it keeps or counts by, and ``eN`` what makes an
-iterator of what it made. A function that is a method of a service is called by the loop itself, with a ``Passage`` of
+iterator of what it made. A function that is a method of a service is called by the loop itself, with a ``Crossing`` of
 the engine as ``fN`` before and behind the call.
 
 What has to be awaited is refused, so that no work is lost in silence. To look at each result would take a tenth of the
@@ -40,7 +40,7 @@ from ._job_loop import JobLoop
 from ._kinds import SAME_NAN, SINK, Kind, Link
 from ._nones import Nones
 from ._output_sink import OutputSink
-from ._sage import Records, passage, records
+from ._sage import Records, crossing, records
 from ._states import Folding, summand
 
 _REFUSING = {"unawaited": UNAWAITED, "unused": UNUSED, "refuse": refuse}
@@ -174,7 +174,7 @@ class Stage:
         self._scope: dict[str, Any] = {"same_nan": same_nan, "millis": millis, "summand": summand, **_REFUSING}
         methods: list[str | None] = []
         for index, link in enumerate(links):
-            self._scope[f"f{index}"], method = _through_passage(link)
+            self._scope[f"f{index}"], method = _through_crossing(link)
             methods.append(method)
             if link.kind.drops_none:
                 self._scope[f"s{index}"] = nones.counter(link.name)
@@ -218,11 +218,11 @@ class _Method:
         return self._method
 
 
-def _through_passage(link: Link) -> tuple[Any, str | None]:
+def _through_crossing(link: Link) -> tuple[Any, str | None]:
     """What a loop has as the function of a link; of a method of a service that it calls itself, that and the method's
     name."""
     calls = {line.count("{f}(x)") == line.count("{f}") for line in link.kind.lines if "{f}" in line}
-    found = passage(link.call, _Method(link.call)) if calls == {True} else None
+    found = crossing(link.call, _Method(link.call)) if calls == {True} else None
     if found is None or not found[1].isidentifier() or iskeyword(found[1]):
         return link.call, None
     return found

@@ -19,6 +19,7 @@ mod chain;
 mod chained;
 mod command;
 mod counts;
+mod crossing;
 mod cutter;
 mod ended;
 mod error;
@@ -42,7 +43,6 @@ mod method;
 mod metrics;
 mod native;
 mod object;
-mod passage;
 mod plan;
 mod policies;
 mod records;
@@ -161,13 +161,13 @@ mod _sage {
         call_policy::{Late, PolicyCall, ServiceRefused},
         call_service::caller,
         command::command,
+        crossing::crossing,
         ended::read_report,
         error::{CallEnded, HookOverdue, NotAwaited, ServiceError, StateNotKept, SubmitError, WorkerLost},
         future::ServiceFuture,
         job::{Job, WorksFor},
         llm::{LlmCall, LlmClient, LlmStream},
         method::Binding,
-        passage::passage,
         plan::{start, tasks},
         records::records,
         remote::{Channel, WorkerChain, die_with_parent},

@@ -53,7 +53,7 @@ impl<S: Send + Sync + 'static> BegunCall<'_, S> {
         unsafe { self.handle.inner.cell.get() }
     }
 
-    /// Whether the calling thread is the one that began the call, for who keeps it where the compiler does not see that.
+    /// Whether the calling thread is the one that began the call, for who keeps it where the compiler does not see.
     #[inline]
     pub fn is_here(&self) -> bool {
         Caller::current().thread == self.thread

@@ -2,7 +2,7 @@
 //!
 //! A call that goes from the interpreter into compiled code and from there into a Python function costs the interpreter
 //! twice what one costs that stays within its loop. So where the function of a step is a method of a service, the loop
-//! calls the method of the service's object, and a [`Passage`] is before and behind each call:
+//! calls the method of the service's object, and a [`Crossing`] is before and behind each call:
 //!
 //! ```python
 //! try: y = f[(+f).name(x)]
@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `+f` begins the call at the engine's gate, or is refused there, and gives the object; `f[…]` ends it with its
-//! result, and `failed` with its exception. Nobody but that loop has the passage, and none of its functions get the
+//! result, and `failed` with its exception. Nobody but that loop has the crossing, and none of its functions get the
 //! object from it.
 //!
 //! Where a call may have to wait, `+f` gives something whose methods are those of a handle, and `f[…]` has nothing to
@@ -48,10 +48,10 @@ struct Begun {
     handle: Py<Handle>,
 }
 
-/// The passage for a function, if that is a method of a service which may be called through one; and its name.
+/// The crossing for a function, if that is a method of a service which may be called through one; and its name.
 /// `others` has the methods of a handle.
 #[pyfunction]
-pub(crate) fn passage<'py>(
+pub(crate) fn crossing<'py>(
     function: &Bound<'py, PyAny>,
     others: Py<PyAny>,
 ) -> PyResult<Option<(Bound<'py, PyAny>, Py<PyString>)>> {
@@ -181,7 +181,7 @@ fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
         ];
         let flags = ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
         // SAFETY: the functions are of the kinds that belong there; the methods live for ever.
-        unsafe { vectorcall::class::<Inner>(py, c"sage._sage.Passage", flags, &slots) }.map(Bound::unbind)
+        unsafe { vectorcall::class::<Inner>(py, c"sage._sage.Crossing", flags, &slots) }.map(Bound::unbind)
     })?;
     Ok(made.bind(py))
 }
