@@ -95,6 +95,13 @@ pub trait KeySelector<T>: Clone + Send + 'static {
         new: impl FnOnce() -> V,
     ) -> &'t mut V;
 
+    /// Whether it is this owned key.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn is(selected: &Self::Selected<'_>, key: &Self::Key) -> bool {
+        Self::lookup(selected) == key.borrow()
+    }
+
     /// What a table has for a key. Here, where it is known that the owned key can be looked up by the borrowed one,
     /// also where selectors of several streams share a type of key.
     #[doc(hidden)]

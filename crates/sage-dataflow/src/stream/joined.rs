@@ -59,8 +59,8 @@ where
     Q::Out: Clone,
     R: KeySelector<Q::Out, Key = S::Key>,
 {
-    /// Sets how many records of each stream a replica may keep in memory, 1 or more. Default: 100 million. One more
-    /// fails the job with a [`JoinError`](crate::JoinError). A zero is a
+    /// Sets how many records of each stream a replica may keep in memory, 1 or more; more than 4,294,967,294 count as
+    /// that. Default: 100 million. One more fails the job with a [`JoinError`](crate::JoinError). A zero is a
     /// [`SubmitError::OperatorOption`](crate::SubmitError::OperatorOption).
     pub fn max_records(mut self, records: usize) -> Self {
         self.max_records = records;

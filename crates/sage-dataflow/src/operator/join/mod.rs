@@ -11,16 +11,22 @@
 //! Invariants:
 //!  1. Every record is in exactly one place: gathered, in the table, or emitted.
 //!  2. Until the right input has ended nothing is emitted, and there are no tables; from then on nothing is gathered.
-//!  3. A row of a table that a left record has met is marked; `full` emits the unmarked ones at the end of input.
+//!  3. Where the left input ends first, a table is of no use once the gathered records were looked up in it: each is then
+//!     emptied and filled with what the next one would have.
+//!  4. A row of a table that a left record has met is marked; `full` emits the unmarked ones at the end of input.
 
+mod gathered;
+mod slabs;
 mod table;
+#[cfg(test)]
+mod tests;
 pub(crate) mod windowed;
 
 use std::convert::Infallible;
-use std::hash::Hash;
 use std::marker::PhantomData;
 
-use table::{Dealing, Gathered, Table};
+use gathered::{Dealing, Gathered};
+use table::Table;
 
 use super::connect::In2;
 use crate::chain::{Emit, Fault, Flags, Outlet, Signal, Stage};
@@ -149,18 +155,14 @@ pub(crate) struct Join<S, R, A, B, K, J> {
     max_records: usize,
     dealing: Dealing,
     phase: Phase<A, B, K>,
+    left_ended: bool,
     joining: PhantomData<fn() -> J>,
 }
 
 enum Phase<A, B, K> {
-    Gathering {
-        left: Gathered<A>,
-        right: Gathered<B>,
-    },
-    /// A power of two of tables.
-    Probing {
-        tables: Vec<Table<K, B>>,
-    },
+    Gathering { left: Gathered<A>, right: Gathered<B> },
+    Probing(Table<K, B>),
+    Ended,
 }
 
 impl<A, B, K> Phase<A, B, K> {
@@ -172,7 +174,8 @@ impl<A, B, K> Phase<A, B, K> {
 impl<S, R, A, B, K, J> Join<S, R, A, B, K, J> {
     pub(crate) fn new(left_key: S, right_key: R, max_records: usize) -> Self {
         let (dealing, phase) = (Dealing::new(), Phase::new());
-        Self { left_key, right_key, max_records, dealing, phase, joining: PhantomData }
+        let max_records = max_records.min(Table::<K, B>::MOST_ROWS);
+        Self { left_key, right_key, max_records, dealing, phase, left_ended: false, joining: PhantomData }
     }
 }
 
@@ -199,12 +202,8 @@ where
     #[inline(always)]
     fn process(&mut self, record: In2<A, B>, out: &mut impl Outlet<J::Out, Infallible>) -> Result<(), Fault> {
         match (record, &mut self.phase) {
-            (In2::A(record), Phase::Probing { tables }) => {
-                let table = match tables.len() {
-                    1 => 0,
-                    tables => Dealing::table_of(self.dealing.drawer(&mut self.left_key, &record), tables),
-                };
-                probe::<_, _, _, _, J>(&mut tables[table], &mut self.left_key, record, out)
+            (In2::A(record), Phase::Probing(table)) => {
+                probe::<_, _, _, _, J>(table, &self.dealing, &mut self.left_key, record, out)
             }
             (In2::A(record), Phase::Gathering { left, .. }) => {
                 let drawer = self.dealing.drawer(&mut self.left_key, &record);
@@ -214,13 +213,19 @@ where
                 let drawer = self.dealing.drawer(&mut self.right_key, &record);
                 gather(right, drawer, record, "right", self.max_records)
             }
-            (In2::B(_), Phase::Probing { .. }) => unreachable!("the right input has ended"),
+            (In2::B(_), Phase::Probing(_)) => unreachable!("the right input has ended"),
+            (_, Phase::Ended) => unreachable!("both inputs have ended"),
         }
     }
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<J::Out, Infallible>) -> Result<(), Fault> {
+        const LEFT: usize = 0;
         const RIGHT: usize = 1;
         match signal {
+            Signal::InputEnded(LEFT) => {
+                self.left_ended = true;
+                Ok(())
+            }
             Signal::InputEnded(RIGHT) => self.probe_from_here(out),
             Signal::Finish => self.emit_alone(out),
             _ => Ok(()),
@@ -237,44 +242,66 @@ where
     S::Key: Clone,
     J: Joining<S::Key, A, B>,
 {
-    /// Makes tables of the right records, which have all come, and looks up the left ones that have.
+    /// Makes a table of the right records, which have all come, and looks up the left ones that have.
     fn probe_from_here(&mut self, out: &mut impl Emit<J::Out>) -> Result<(), Fault> {
-        let Phase::Gathering { left, right } =
-            std::mem::replace(&mut self.phase, Phase::Probing { tables: Vec::new() })
-        else {
+        let Phase::Gathering { mut left, mut right } = std::mem::replace(&mut self.phase, Phase::Ended) else {
             unreachable!("an input ends once");
         };
-        let count = Dealing::tables_for(right.len(), size_of::<S::Key>() + size_of::<B>());
-        let mut tables = Vec::with_capacity(count);
-        for (right, left) in right.into_tables(count).zip(left.into_tables(count)) {
-            let mut table = Table::build(right, &mut self.right_key, || out.look())?;
-            for (index, record) in left.into_iter().flatten().enumerate() {
-                if index.is_multiple_of(LOOK_EVERY) {
-                    out.look()?;
-                }
-                probe::<_, _, _, _, J>(&mut table, &mut self.left_key, record, out)?;
+        let is_kept = !self.left_ended;
+        let rows = right.len();
+        let part_bits = Dealing::part_bits(rows, Table::<S::Key, B>::row_bytes());
+        let parts = 1 << part_bits;
+        let mut table = Table::new(rows / parts);
+        for part in 0..parts {
+            let mut seen = 0;
+            right.take(part, parts, |rows| {
+                out.look()?;
+                seen += rows.len();
+                table.fill(rows, &self.dealing, &mut self.right_key);
+                Ok(())
+            })?;
+            if J::RIGHT_ALONE {
+                table.mark();
             }
-            tables.push(table);
+            if is_kept && part == 0 && parts > 1 {
+                table.divide(part_bits, rows - seen, &self.dealing);
+            }
+            left.take(part, parts, |mut records| {
+                out.look()?;
+                records.try_for_each(|record| {
+                    probe::<_, _, _, _, J>(&mut table, &self.dealing, &mut self.left_key, record, out)
+                })
+            })?;
+            if !is_kept {
+                if J::RIGHT_ALONE {
+                    emit_alone::<_, _, _, J>(&mut table, out)?;
+                }
+                table.clear();
+            }
         }
-        self.phase = Phase::Probing { tables };
+        if is_kept {
+            self.phase = Phase::Probing(table);
+        }
         Ok(())
     }
 
     /// Emits the right records that met none, if such come out.
     fn emit_alone(&mut self, out: &mut impl Emit<J::Out>) -> Result<(), Fault> {
-        let Phase::Probing { tables } = std::mem::replace(&mut self.phase, Phase::Probing { tables: Vec::new() })
-        else {
-            // What follows wants no more records, and never saw one.
-            return Ok(());
-        };
-        if J::RIGHT_ALONE {
-            for table in tables {
-                table.into_alone(|key, row| J::right_alone(key, row).map_or(Ok(()), |record| out.emit(record)))?;
-                out.look()?;
-            }
+        match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Probing(mut table) if J::RIGHT_ALONE => emit_alone::<_, _, _, J>(&mut table, out),
+            // Where it still gathers, what follows wants no more records, and never saw one.
+            _ => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// Takes all rows out of a table, and emits those that no left record has met.
+fn emit_alone<A, B, K: Clone, J: Joining<K, A, B>>(
+    table: &mut Table<K, B>,
+    out: &mut impl Emit<J::Out>,
+) -> Result<(), Fault> {
+    out.look()?;
+    table.drain_alone(|key, row| J::right_alone(key, row).map_or(Ok(()), |record| out.emit(record)))
 }
 
 #[inline(always)]
@@ -296,19 +323,21 @@ fn gather<T>(
 #[inline(always)]
 fn probe<S, A, B, K, J>(
     table: &mut Table<K, B>,
+    dealing: &Dealing,
     selector: &mut S,
     record: A,
     out: &mut impl Emit<J::Out>,
 ) -> Result<(), Fault>
 where
     S: KeySelector<A, Key = K>,
-    K: Hash + Eq + Clone + Send + 'static,
+    K: Clone,
     A: Clone,
     B: Clone,
     J: Joining<K, A, B>,
 {
     let selected = selector.select(&record);
-    let Some(matches) = table.find::<S, A>(&selected, J::RIGHT_ALONE) else {
+    let hash = dealing.hash::<A, S>(&selected);
+    let Some(matches) = table.find::<S, A>(hash, &selected, J::RIGHT_ALONE) else {
         if J::LEFT_ALONE {
             let key = S::into_key(selected);
             return J::left_alone(key, record).map_or(Ok(()), |record| out.emit(record));

@@ -1,210 +1,213 @@
-//! The memory of a join: records gathered as they come, and the tables of the right side.
+//! The rows of the right side of a join by key.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash};
-use std::num::NonZeroU32;
+use std::hash::Hash;
 
-use foldhash::fast::RandomState;
-
-use super::LOOK_EVERY;
+use super::gathered::Dealing;
+use super::slabs::{Records, in_huge_pages};
 use crate::chain::Fault;
 use crate::key::KeySelector;
 
-/// Records that were put aside, dealt to drawers by a hash of their keys.
-pub(super) struct Gathered<T> {
-    drawers: Vec<Drawer<T>>,
-    records: usize,
-}
-
-/// Records in chunks: none is moved again while more come, and a chunk is freed as soon as it is used up.
-struct Drawer<T> {
-    full: Vec<Vec<T>>,
-    last: Vec<T>,
-}
-
-/// Drawers of each side: so many that those of one table fit into a second-level cache with it until there are tens of
-/// millions of rows, and so few that where they are being filled fits into the first.
-const DRAWERS: usize = 512;
-/// The size of a drawer's first chunk, in records; each further one is twice as large.
-const FIRST_CHUNK_RECORDS: usize = 8;
-/// The largest chunk.
-const CHUNK_BYTES: usize = 32 << 10;
-
-impl<T> Gathered<T> {
-    pub(super) fn new() -> Self {
-        Self { drawers: (0..DRAWERS).map(|_| Drawer { full: Vec::new(), last: Vec::new() }).collect(), records: 0 }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.records
-    }
-
-    #[inline(always)]
-    pub(super) fn push(&mut self, drawer: usize, record: T) {
-        self.records += 1;
-        let drawer = &mut self.drawers[drawer];
-        if drawer.last.len() == drawer.last.capacity() {
-            drawer.next_chunk();
-        }
-        drawer.last.push(record);
-    }
-
-    /// The records of each table, from the first table's drawers to the last one's.
-    pub(super) fn into_tables(mut self, tables: usize) -> impl Iterator<Item = Vec<Vec<T>>> {
-        let each = DRAWERS / tables;
-        (0..tables).map(move |table| {
-            let drawers = self.drawers[table * each..][..each].iter_mut();
-            drawers.flat_map(|drawer| drawer.full.drain(..).chain([std::mem::take(&mut drawer.last)])).collect()
-        })
-    }
-}
-
-impl<T> Drawer<T> {
-    #[cold]
-    fn next_chunk(&mut self) {
-        let most = (CHUNK_BYTES / size_of::<T>().max(1)).max(FIRST_CHUNK_RECORDS);
-        let records = (2 * self.last.capacity()).clamp(FIRST_CHUNK_RECORDS, most);
-        let full = std::mem::replace(&mut self.last, Vec::with_capacity(records));
-        if !full.is_empty() {
-            self.full.push(full);
-        }
-    }
-}
-
-/// How keys are dealt to drawers, and these to tables.
-pub(super) struct Dealing {
-    /// Another than that of the tables, whose keys it would make alike.
-    hash: RandomState,
-}
-
-/// What a table should take: it fits into a second-level cache.
-const TABLE_BYTES: usize = 512 << 10;
-
-impl Dealing {
-    pub(super) fn new() -> Self {
-        Self { hash: RandomState::default() }
-    }
-
-    /// The drawer of a record.
-    #[inline(always)]
-    pub(super) fn drawer<T, S: KeySelector<T>>(&self, key: &mut S, record: &T) -> usize {
-        let hash = self.hash.hash_one(S::lookup(&key.select(record)));
-        (hash >> (u64::BITS - DRAWERS.trailing_zeros())) as usize
-    }
-
-    /// How many tables so many rows should have, a power of two.
-    pub(super) fn tables_for(rows: usize, row_bytes: usize) -> usize {
-        (rows.saturating_mul(2 * row_bytes) / TABLE_BYTES).clamp(1, DRAWERS).next_power_of_two()
-    }
-
-    /// Which of so many tables has the records of a drawer.
-    #[inline(always)]
-    pub(super) fn table_of(drawer: usize, tables: usize) -> usize {
-        drawer / (DRAWERS / tables)
-    }
-}
-
-/// Right records by key.
+/// Right records by key: a hash table of keys, each with its first row, and lists of the further ones.
+///
+/// The rows of a key hang on that key alone, so that a key with many makes no other slow. A table has parts, which are
+/// filled one after the other: the rows of one lie together. It can be cleared and filled again, and then asks for no
+/// memory that it has.
+///
+/// Places count from 1; 0 is none.
 pub(super) struct Table<K, B> {
-    groups: HashMap<K, Rows<B>, RandomState>,
-    /// The second and later rows of keys that have several. Apart, so that a key with one row, the common case, is
-    /// found with all that belongs to it in one place.
-    others: Vec<Vec<B>>,
+    /// For each bucket the last one of its keys.
+    heads: Vec<u32>,
+    /// How many parts there are, and how many buckets each has, as powers of two.
+    part_bits: u32,
+    bits: u32,
+    entries: Vec<Entry<K, B>>,
+    /// For each entry the last one of its further rows. Shorter, or empty, where entries at the end have none.
+    lasts: Vec<u32>,
+    others: Vec<Other<B>>,
+    /// For each entry whether a left record has met it, if that is asked.
+    met: Vec<bool>,
 }
 
-/// The rows of one key.
-struct Rows<B> {
-    first: B,
-    /// Where in [`Table::others`] the others are, from 1.
-    others: Option<NonZeroU32>,
-    /// Whether a left record had this key.
-    met: bool,
+/// A key and its first row.
+struct Entry<K, B> {
+    key: K,
+    row: B,
+    /// The entry before it in its bucket.
+    next: u32,
+    /// A part of the key's hash: most other keys of the bucket have another.
+    tag: u32,
+}
+
+/// A further row of a key.
+struct Other<B> {
+    row: B,
+    /// The one before it of the same key.
+    next: u32,
+    /// Where that key is.
+    entry: u32,
 }
 
 /// The rows that a left record meets.
 pub(super) struct Matches<'t, B> {
     pub(super) first: &'t B,
-    pub(super) others: &'t [B],
+    pub(super) others: Others<'t, B>,
 }
 
-impl<K: Hash + Eq, B> Table<K, B> {
-    /// Hashes the rows.
-    pub(super) fn build<R: KeySelector<B, Key = K>>(
-        rows: Vec<Vec<B>>,
-        key: &mut R,
-        mut look: impl FnMut() -> Result<(), Fault>,
-    ) -> Result<Self, Fault> {
-        let mut table = Self { groups: HashMap::default(), others: Vec::new() };
-        let all: usize = rows.iter().map(Vec::len).sum();
-        let sample = all / 16;
-        for (index, row) in rows.into_iter().flatten().enumerate() {
-            if index.is_multiple_of(LOOK_EVERY) {
-                look()?;
-            }
-            // Room for all of them at once, where keys turn out to have a row or two each. Few keys need little room.
-            if index == sample && table.groups.len() >= sample / 2 {
-                table.groups.reserve(all - index);
-            }
-            table.insert(row, key);
+/// The rows of a key but the first.
+pub(super) struct Others<'t, B> {
+    all: &'t [Other<B>],
+    at: u32,
+}
+
+impl<'t, B> Iterator for Others<'t, B> {
+    type Item = &'t B;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<&'t B> {
+        let other = self.all.get((self.at as usize).wrapping_sub(1))?;
+        self.at = other.next;
+        Some(&other.row)
+    }
+}
+
+impl<K, B> Table<K, B> {
+    /// The most rows of a table.
+    pub(super) const MOST_ROWS: usize = u32::MAX as usize - 1;
+
+    /// A table of one part, with buckets for so many keys.
+    pub(super) fn new(keys: usize) -> Self {
+        let (entries, lasts, others, met) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut table = Self { heads: Vec::new(), part_bits: 0, bits: 0, entries, lasts, others, met };
+        table.make_buckets(0, keys);
+        table
+    }
+
+    /// Makes empty buckets: so many that most have a key or none.
+    fn make_buckets(&mut self, part_bits: u32, keys: usize) {
+        self.part_bits = part_bits;
+        self.bits = (2 * keys).max(2).next_power_of_two().trailing_zeros();
+        let buckets = 1 << (part_bits + self.bits);
+        self.heads = Vec::with_capacity(buckets);
+        in_huge_pages(self.heads.spare_capacity_mut());
+        self.heads.resize(buckets, 0);
+    }
+
+    /// Divides a table that has the rows of the first part into so many parts, as a power of two, and makes room for
+    /// the other ones: a hash gives each about as many keys. At most so many rows are to come.
+    pub(super) fn divide(&mut self, part_bits: u32, rows: usize, dealing: &Dealing)
+    where
+        K: Hash,
+    {
+        let keys = self.entries.len() + self.entries.len() / 16;
+        self.make_buckets(part_bits, keys);
+        let mut entries = std::mem::take(&mut self.entries);
+        for (entry, place) in entries.iter_mut().zip(1..) {
+            let bucket = self.bucket(dealing.hash_of(&entry.key));
+            entry.next = std::mem::replace(&mut self.heads[bucket], place);
         }
-        Ok(table)
+        entries.reserve_exact(rows.min(keys << part_bits));
+        in_huge_pages(entries.spare_capacity_mut());
+        self.entries = entries;
+    }
+
+    /// What a row takes whose key has no other, in bytes.
+    pub(super) const fn row_bytes() -> usize {
+        size_of::<Entry<K, B>>() + 3 * size_of::<u32>()
+    }
+
+    /// Adds rows.
+    pub(super) fn fill<R: KeySelector<B, Key = K>>(&mut self, rows: Records<'_, B>, dealing: &Dealing, key: &mut R) {
+        rows.for_each(|row| self.insert(row, dealing, key));
+    }
+
+    /// From here on it is known which of the rows so far were met.
+    pub(super) fn mark(&mut self) {
+        self.met.resize(self.entries.len(), false);
+    }
+
+    /// Takes all rows out.
+    pub(super) fn clear(&mut self) {
+        self.heads.fill(0);
+        self.entries.clear();
+        self.lasts.clear();
+        self.others.clear();
+        self.met.clear();
+    }
+
+    /// The bucket of a hash. Within a part its upper bits alone would not do: those of all keys there are alike.
+    #[inline(always)]
+    fn bucket(&self, hash: u64) -> usize {
+        let within = (hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - self.bits)) as usize;
+        (Dealing::part(hash, self.part_bits) << self.bits) + within
     }
 
     #[inline(always)]
-    fn insert<R: KeySelector<B, Key = K>>(&mut self, row: B, key: &mut R) {
+    fn insert<R: KeySelector<B, Key = K>>(&mut self, row: B, dealing: &Dealing, key: &mut R) {
         let selected = key.select(&row);
-        if let Some(rows) = R::find(&mut self.groups, &selected) {
+        let hash = dealing.hash::<B, R>(&selected);
+        let (bucket, tag) = (self.bucket(hash), hash as u32);
+        let next = self.heads[bucket];
+        if let Some(entry) = self.entry::<R, B>(next, tag, &selected) {
             drop(selected);
-            return rows.add(row, &mut self.others);
+            return self.add(entry, row);
         }
         let key = R::into_key(selected);
-        self.groups.insert(key, Rows { first: row, others: None, met: false });
+        self.entries.push(Entry { key, row, next, tag });
+        self.heads[bucket] = self.entries.len() as u32;
+    }
+
+    /// Where among the entries a key is, if it is in this list.
+    #[inline(always)]
+    fn entry<S: KeySelector<A, Key = K>, A>(&self, mut at: u32, tag: u32, key: &S::Selected<'_>) -> Option<usize> {
+        loop {
+            let index = (at as usize).wrapping_sub(1);
+            let entry = self.entries.get(index)?;
+            if entry.tag == tag && S::is(key, &entry.key) {
+                return Some(index);
+            }
+            at = entry.next;
+        }
+    }
+
+    /// Adds a further row to a key.
+    #[inline(never)]
+    fn add(&mut self, entry: usize, row: B) {
+        if self.lasts.len() <= entry {
+            self.lasts.resize(self.entries.len(), 0);
+        }
+        let last = &mut self.lasts[entry];
+        self.others.push(Other { row, next: *last, entry: entry as u32 });
+        *last = self.others.len() as u32;
     }
 
     /// The rows of a left record's key, marked as met if `mark` says so.
     #[inline(always)]
     pub(super) fn find<S: KeySelector<A, Key = K>, A>(
         &mut self,
+        hash: u64,
         key: &S::Selected<'_>,
         mark: bool,
     ) -> Option<Matches<'_, B>> {
-        let rows = S::find(&mut self.groups, key)?;
+        let entry = self.entry::<S, A>(self.heads[self.bucket(hash)], hash as u32, key)?;
         if mark {
-            rows.met = true;
+            self.met[entry] = true;
         }
-        Some(Matches { first: &rows.first, others: rows.others.map_or(&[], |others| &self.others[place(others)]) })
+        let at = self.lasts.get(entry).copied().unwrap_or_default();
+        Some(Matches { first: &self.entries[entry].row, others: Others { all: &self.others, at } })
     }
 
-    /// Hands out the rows that no left record has met.
-    pub(super) fn into_alone(self, mut take: impl FnMut(K, B) -> Result<(), Fault>) -> Result<(), Fault>
+    /// Takes all rows out, and hands on those that no left record has met.
+    pub(super) fn drain_alone(&mut self, mut take: impl FnMut(K, B) -> Result<(), Fault>) -> Result<(), Fault>
     where
         K: Clone,
     {
-        let Self { groups, mut others } = self;
-        for (key, rows) in groups.into_iter().filter(|(_, rows)| !rows.met) {
-            for row in rows.others.map_or_else(Vec::new, |rows| std::mem::take(&mut others[place(rows)])) {
-                take(key.clone(), row)?;
-            }
-            take(key, rows.first)?;
-        }
-        Ok(())
-    }
-}
-
-impl<B> Rows<B> {
-    #[inline(never)]
-    fn add(&mut self, row: B, others: &mut Vec<Vec<B>>) {
-        match self.others {
-            Some(rows) => others[place(rows)].push(row),
-            None => {
-                others.push(vec![row]);
-                let count = u32::try_from(others.len()).ok().and_then(NonZeroU32::new);
-                self.others = Some(count.expect("four thousand million keys of two rows do not fit into memory"));
+        for other in self.others.drain(..) {
+            let entry = other.entry as usize;
+            if !self.met[entry] {
+                take(self.entries[entry].key.clone(), other.row)?;
             }
         }
+        let unmet = self.entries.drain(..).zip(&self.met).filter(|(_, met)| !**met);
+        unmet.map(|(entry, _)| entry).try_for_each(|entry| take(entry.key, entry.row))
     }
-}
-
-fn place(from_one: NonZeroU32) -> usize {
-    from_one.get() as usize - 1
 }

@@ -1,6 +1,5 @@
 //! Joins: exactly the pairs a brute-force loop finds, whatever the interleaving.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use proptest::collection::vec;
@@ -396,57 +395,4 @@ fn joins_are_shown_and_foreign_streams_told_before_anything_starts() {
         env.run().unwrap_err().to_string(),
         "a stream of another environment comes in at `inner-join-1`; declare both streams in one environment"
     );
-}
-
-/// How often each key is in a list.
-fn counts(keys: impl Iterator<Item = u64>) -> HashMap<u64, u64> {
-    let mut counts = HashMap::new();
-    keys.for_each(|key| *counts.entry(key).or_insert(0) += 1);
-    counts
-}
-
-#[test]
-fn joins_larger_than_a_cache_give_every_pair_once() {
-    leak_free(|_| {
-        // So many rows that a replica keeps several tables; keys that come once, twice, often, and on one side only.
-        let often = |count| std::iter::repeat_n(3_u64, count);
-        let left: Vec<u64> = (0..60_000).chain(often(50)).collect();
-        let right: Vec<u64> = (30_000..90_000).chain(often(200)).chain(50_000..70_000).collect();
-        let (in_left, in_right) = (counts(left.iter().copied()), counts(right.iter().copied()));
-        let count = |keys: &HashMap<u64, u64>, key| keys.get(key).copied().unwrap_or_default();
-        let pairs: u64 = in_left.iter().map(|(key, left)| left * count(&in_right, key)).sum();
-        let left_alone: u64 = left.iter().filter(|key| count(&in_right, key) == 0).count() as u64;
-        let right_alone: u64 = right.iter().filter(|key| count(&in_left, key) == 0).count() as u64;
-        for (replicas, right_is_first) in [(1, true), (1, false), (3, true), (3, false)] {
-            let env = Environment::local("large");
-            let gate = Gate::new();
-            let (left_gate, right_gate) = (gate.clone(), gate);
-            // The one that is first opens the gate with its last record, the other waits there in its middle.
-            let at_gate = |gate: &Gate, opens: bool| if opens { gate.open() } else { gate.pass() };
-            let (mut lefts, mut rights) = (0, 0);
-            let left_at = if right_is_first { left.len() / 2 } else { left.len() };
-            let right_at = if right_is_first { right.len() } else { right.len() / 2 };
-            let left = env.from_collection(left.clone()).inspect(move |_| {
-                lefts += 1;
-                if lefts == left_at {
-                    at_gate(&left_gate, !right_is_first);
-                }
-            });
-            let right = env.from_collection(right.clone()).inspect(move |_| {
-                rights += 1;
-                if rights == right_at {
-                    at_gate(&right_gate, right_is_first);
-                }
-            });
-            let joined = left.key_by(|n| *n).join(right.key_by(|n| *n)).full().parallelism(replicas);
-            let kinds = joined.map(|(key, left, right)| {
-                assert!([left, right].into_iter().flatten().all(|side| side == key));
-                (left.is_some(), right.is_some())
-            });
-            let out = kinds.key_by(|kind| *kind).count().collect();
-            env.run().unwrap();
-            let expected = [((false, true), right_alone), ((true, false), left_alone), ((true, true), pairs)];
-            assert_eq!(sorted(out.take()), expected);
-        }
-    });
 }

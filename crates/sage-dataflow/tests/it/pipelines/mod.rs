@@ -20,6 +20,7 @@ mod iterate;
 mod job_graph;
 mod join;
 mod keyed;
+mod large_joins;
 mod many_keys;
 mod operators;
 mod properties;
