@@ -167,8 +167,8 @@ impl<H> Ahead<H> {
     }
 }
 
-/// What is known of the keys of the records that come next, with their hashes: each was looked at once, and its entry is
-/// being fetched.
+/// What is known of the keys of the records that come next, with their hashes: each was looked at once, and its entry
+/// is being fetched.
 pub(crate) struct Noted<N> {
     keys: [Hashed<N>; AHEAD],
     /// How many were looked at, and of how many of those the record has come.

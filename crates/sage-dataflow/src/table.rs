@@ -11,8 +11,8 @@ use hashbrown::HashTable;
 use crate::guarded::opaque;
 
 /// From how many bytes on a look-up is worth being announced: about what the caches of one processor hold. A sum of
-/// 32,768 keys in 1 MiB took 7 % longer with its keys announced, one of 131,072 keys in 4 MiB 20 % less, one of 2,000,000
-/// 30 % less.
+/// 32,768 keys in 1 MiB took 7 % longer with its keys announced, one of 131,072 keys in 4 MiB 20 % less, one of
+/// 2,000,000 30 % less.
 const LARGE_BYTES: usize = 1 << 20;
 
 /// Keys and their values.

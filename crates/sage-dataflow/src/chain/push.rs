@@ -18,8 +18,8 @@ pub trait Push<T>: Send {
     fn looks_ahead(&mut self) -> usize {
         0
     }
-    /// Is shown a record that is pushed soon: as many as it wants to be shown one after another, and then they are pushed
-    /// in this order. The pushes may end before all that were shown have come.
+    /// Is shown a record that is pushed soon: as many as it wants to be shown one after another, and then they are
+    /// pushed in this order. The pushes may end before all that were shown have come.
     fn ahead(&mut self, record: &T, at: &mut Position) {
         let (_, _) = (record, at);
     }

@@ -10,10 +10,10 @@ use super::{add_held_pipeline, await_status, cancelled, running};
 use crate::leaks::leak_free;
 use crate::probes::{Gate, Journal, Probe, Probed};
 
-/// The memory this process has allocated, in bytes. Two kinds of pages are not counted: those of its program file, which
-/// come and go as code is run for the first time, and those the allocator keeps of what was freed. It keeps some for
-/// each of up to eight arenas a core, and how many arenas are in use depends on which threads allocate at once: 900 runs
-/// beside a busy machine left up to 4 MB free in them.
+/// The memory this process has allocated, in bytes. Two kinds of pages are not counted: those of its program file,
+/// which come and go as code is run for the first time, and those the allocator keeps of what was freed. It keeps some
+/// for each of up to eight arenas a core, and how many arenas are in use depends on which threads allocate at once: 900
+/// runs beside a busy machine left up to 4 MB free in them.
 fn allocated_bytes() -> u64 {
     #[cfg(target_env = "gnu")]
     // SAFETY: gives free pages of the heap back to the system, under the allocator's own locks.
