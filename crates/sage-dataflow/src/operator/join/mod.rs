@@ -11,8 +11,8 @@
 //! Invariants:
 //!  1. Every record is in exactly one place: gathered, in the table, or emitted.
 //!  2. Until the right input has ended nothing is emitted, and there are no tables; from then on nothing is gathered.
-//! 3. Where the left input ends first, a table is of no use once the gathered records were looked up in it: each is
-//!     then emptied and filled with what the next one would have.
+//!  3. Where the left input ends first, a table is of no use once the gathered records were looked up in it: it is
+//!     emptied then, and filled with what the next one would have.
 //!  4. A row of a table that a left record has met is marked; `full` emits the unmarked ones at the end of input.
 
 mod gathered;
