@@ -64,7 +64,7 @@ const RENOIR_ROWS: [&str; 6] =
 ///
 /// Workloads: r1 (narrow chain), hop_source and hop_sink (one thread hop, operators before or behind it), r2 (word
 /// count on one thread), r2_exchange (with an exchange of every word), r2_parallel (on two processors in whatever way),
-/// r3 (hash exchange), r4 (hash join), window (a count per key and second of event time), dedup (keys that are
+/// r3 (hash exchange), r3_parallel (its sums in whatever way), r4 (hash join), window (a count per key and second of event time), dedup (keys that are
 /// forgotten by a timer), keys (states of a million keys, with timers, expiry, sliding windows and sessions), skip (an
 /// error policy where nothing fails), jsonl (JSON lines in and out), replicas (8 and 16 of them on two processors),
 /// texts (of 1 to 200 bytes as keys), skewed_sums and skewed_exchange (one key has nine of ten records), many_keys_sum
@@ -135,7 +135,7 @@ fn repository_root() -> PathBuf {
 /// Measures one workload.
 type Measure = fn(&Options) -> Result<Vec<Row>>;
 
-const WORKLOADS: [(&str, Measure); 42] = [
+const WORKLOADS: [(&str, Measure); 43] = [
     ("r1", r1::measure),
     ("hop_source", hop::measure_in_source),
     ("hop_sink", hop::measure_in_sink),
@@ -143,6 +143,7 @@ const WORKLOADS: [(&str, Measure); 42] = [
     ("r2_exchange", r2::measure_exchange),
     ("r2_parallel", r2::measure_parallel),
     ("r3", r3::measure),
+    ("r3_parallel", r3::measure_parallel),
     ("r4", r4::measure),
     ("window", window::measure),
     ("dedup", many_states::measure_dedup),

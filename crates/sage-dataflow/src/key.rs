@@ -123,47 +123,72 @@ const AHEAD: usize = 16;
 /// A key that is to be looked up, with its hash.
 pub(crate) type Hashed<H> = (u64, Option<H>);
 
-/// The keys that are about to be looked up, in the order in which they came.
+/// The keys that are about to be looked up, in the order in which they came, each with what is to be done with it.
 ///
 /// They stay where they are until they were looked up: to move a record that has just been written costs more than to
 /// look at it.
-pub(crate) struct Ahead<H> {
+pub(crate) struct Ahead<H, W> {
     held: [Hashed<H>; AHEAD],
+    with: [W; AHEAD],
     next: usize,
 }
 
-impl<H> Ahead<H> {
-    pub(crate) fn new() -> Self {
-        Self { held: [const { (0, None) }; AHEAD], next: 0 }
+impl<H, W: Default> Default for Ahead<H, W> {
+    fn default() -> Self {
+        Self { held: [const { (0, None) }; AHEAD], with: std::array::from_fn(|_| W::default()), next: 0 }
     }
+}
 
+impl<H, W: Default> Ahead<H, W> {
     /// Takes the key of a record, and fetches its entry of the table. Does what is to be done with the key whose turn
     /// has come.
+    ///
+    /// # Errors
+    /// That of `act`.
     #[inline(always)]
-    pub(crate) fn take<T, S, V>(
+    pub(crate) fn take<T, S, V, E>(
         &mut self,
         key: &mut S,
         record: T,
+        with: W,
         table: &mut Table<S::Key, V>,
-        act: impl FnOnce(&mut V),
-    ) where
+        act: impl FnOnce(&mut V, W) -> Result<(), E>,
+    ) -> Result<(), E>
+    where
         S: KeySelector<T, Held = H>,
         V: Default,
     {
         let (hash, held) = key.hold(record, table);
         table.fetch(hash);
         let turn = &mut self.held[self.next];
+        let with = std::mem::replace(&mut self.with[self.next], with);
         self.next = (self.next + 1) % AHEAD;
-        if turn.1.is_some() {
-            act(key.state(table, turn, V::default));
-        }
+        let done = if turn.1.is_some() { act(key.state(table, turn, V::default), with) } else { Ok(()) };
         *turn = (hash, Some(held));
+        done
     }
 
-    /// Those that were not looked up yet.
-    pub(crate) fn rest(&mut self) -> impl Iterator<Item = &mut Hashed<H>> {
-        let (later, sooner) = self.held.split_at_mut(self.next);
-        sooner.iter_mut().chain(later).filter(|(_, held)| held.is_some())
+    /// Does the same with those that were not looked up yet.
+    ///
+    /// # Errors
+    /// That of `act`.
+    pub(crate) fn finish<T, S, V, E>(
+        mut self,
+        key: &mut S,
+        table: &mut Table<S::Key, V>,
+        act: impl Fn(&mut V, W) -> Result<(), E>,
+    ) -> Result<(), E>
+    where
+        S: KeySelector<T, Held = H>,
+        V: Default,
+    {
+        for turn in (self.next..AHEAD).chain(0..self.next) {
+            if self.held[turn].1.is_some() {
+                let state = key.state(table, &mut self.held[turn], V::default);
+                act(state, std::mem::take(&mut self.with[turn]))?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -61,6 +61,7 @@ mod sink;
 mod source;
 mod stream;
 mod submit_error;
+mod summand;
 mod sync;
 mod table;
 mod task;
@@ -115,6 +116,7 @@ pub use stream::{
     WindowedStream, Windowing, WindowsOf,
 };
 pub use submit_error::{LogError, SubmitError};
+pub use summand::Number;
 pub use task::{AsyncError, AsyncFunction, Order};
 #[doc(hidden)]
 pub use task::{excuse, excused};

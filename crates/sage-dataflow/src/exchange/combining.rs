@@ -1,4 +1,4 @@
-//! The router in front of a count by key: it counts what it can itself, and sends on how many of each key there were.
+//! The router in front of a count or a sum by key: it adds up what it can itself, and sends on the sum of each key.
 //!
 //! Where keys repeat, few records are sent in place of many. Where they do not, that costs more than it spares; it is
 //! found out when the table is full, and records then pass as they come for a while.
@@ -11,54 +11,56 @@ use crate::chain::{Fault, Position, Push, Signal, Stop, TaskContext};
 use crate::guarded::{Guarded, opaque};
 use crate::ids::NodeId;
 use crate::key::{Ahead, KeySelector};
+use crate::summand::Summand;
 use crate::table::Table;
 
-/// How many keys are counted here before their numbers are sent on.
+/// Of how many keys there are sums here before they are sent on.
 const MOST_KEYS: usize = 1 << 17;
-/// How often a key has to come, on average, for counting here to be worth it.
+/// How often a key has to come, on average, for adding up here to be worth it.
 const WORTH_RECORDS: usize = 2;
-/// How many records pass uncounted after that was not so: many enough that the trial costs little.
+/// How many records pass after that was not so: many enough that the trial costs little.
 const PASSING_RECORDS: usize = 8 * MOST_KEYS;
 
-/// Counts the records of each key, and sends the numbers to the lanes of the keys.
-pub(crate) struct Combining<T, S: KeySelector<T>> {
-    lanes: Lanes<(S::Key, u64)>,
+/// Adds up the records of each key, and sends the sums to the lanes of the keys.
+pub(crate) struct Combining<T, S: KeySelector<T>, M: Summand<T>> {
+    lanes: Lanes<(S::Key, M::Sum)>,
     key: Guarded<S>,
-    /// The operator that adds the numbers up: the key function is its user's code.
+    summand: Guarded<M>,
+    /// The operator that adds the sums up: the functions are its user's code.
     node: NodeId,
-    counts: Table<S::Key, u64>,
-    ahead: Ahead<S::Held>,
-    /// How many records the table has counted.
-    counted: usize,
+    sums: Table<S::Key, M::Sum>,
+    ahead: Ahead<S::Held, M::Amount>,
+    /// How many records are in the sums.
+    summed: usize,
     /// How many records are to pass.
     passing: usize,
-    /// How many records came, and who is told: to be counted here is to be taken by the count.
+    /// How many records came, and who is told: to be in a sum here is to be taken by the operator.
     records: u64,
     taken: Arc<Counter>,
 }
-opaque!([T, S: KeySelector<T>] Combining<T, S>);
+opaque!([T, S: KeySelector<T>, M: Summand<T>] Combining<T, S, M>);
 
-impl<T: Send, S: KeySelector<T>> Combining<T, S> {
-    /// Counts for the operator at `node`, whose records `taken` counts.
-    pub(crate) fn new(lanes: Lanes<(S::Key, u64)>, key: S, node: NodeId, taken: Arc<Counter>) -> Self {
-        let (key, counts, ahead) = (Guarded::new(key, Some(node)), Table::default(), Ahead::new());
-        Self { lanes, key, node, counts, ahead, counted: 0, passing: 0, records: 0, taken }
+impl<T: Send, S: KeySelector<T>, M: Summand<T>> Combining<T, S, M> {
+    /// Adds up for the operator at `node`, whose records `taken` counts.
+    pub(crate) fn new(lanes: Lanes<(S::Key, M::Sum)>, key: S, summand: M, node: NodeId, taken: Arc<Counter>) -> Self {
+        let (key, summand) = (Guarded::new(key, Some(node)), Guarded::new(summand, Some(node)));
+        let (sums, ahead) = (Table::default(), Ahead::default());
+        Self { lanes, key, summand, node, sums, ahead, summed: 0, passing: 0, records: 0, taken }
     }
 
     fn is_full(&self) -> bool {
-        self.counts.len() >= MOST_KEYS
+        self.sums.len() >= MOST_KEYS
     }
 
-    /// Sends on all that was counted.
-    fn send_counts(&mut self) -> Result<(), Fault> {
-        let Self { lanes, key, counts, ahead, counted, passing, .. } = self;
-        ahead.rest().for_each(|held| *key.state(counts, held, || 0) += 1);
-        *ahead = Ahead::new();
-        if std::mem::take(counted) < WORTH_RECORDS * counts.len() {
+    /// Sends all sums on.
+    fn send_sums(&mut self) -> Result<(), Fault> {
+        let Self { lanes, key, sums, ahead, summed, passing, .. } = self;
+        std::mem::take(ahead).finish(&mut **key, sums, M::add)?;
+        if std::mem::take(summed) < WORTH_RECORDS * sums.len() {
             *passing = PASSING_RECORDS;
         }
-        for count in counts.drain() {
-            match lanes.send(lane_of(&count.0, lanes.len()), count) {
+        for sum in sums.drain() {
+            match lanes.send(lane_of(&sum.0, lanes.len()), sum) {
                 Err(Fault::Stop(Stop::Attend)) => lanes.attend()?,
                 sent => sent?,
             }
@@ -67,20 +69,22 @@ impl<T: Send, S: KeySelector<T>> Combining<T, S> {
     }
 }
 
-impl<T: Send, S: KeySelector<T>> Push<T> for Combining<T, S> {
+impl<T: Send, S: KeySelector<T>, M: Summand<T>> Push<T> for Combining<T, S, M> {
     /// A full table is emptied once the chain's loop has been left.
     #[inline(always)]
     fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault> {
         at.enter(self.node);
-        let Self { lanes, key, counts, ahead, counted, passing, records, .. } = self;
+        let Self { lanes, key, summand, sums, ahead, summed, passing, records, .. } = self;
         *records += 1;
+        let amount = summand.of(&record);
         if *passing > 0 {
             *passing -= 1;
-            let key = key.take_key(record);
-            return lanes.send(lane_of(&key, lanes.len()), (key, 1));
+            let (key, mut sum) = (key.take_key(record), M::Sum::default());
+            M::add(&mut sum, amount)?;
+            return lanes.send(lane_of(&key, lanes.len()), (key, sum));
         }
-        *counted += 1;
-        ahead.take(&mut **key, record, counts, |count| *count += 1);
+        *summed += 1;
+        ahead.take(&mut **key, record, amount, sums, M::add)?;
         if self.is_full() { Err(Stop::Attend.into()) } else { Ok(()) }
     }
 
@@ -92,7 +96,7 @@ impl<T: Send, S: KeySelector<T>> Push<T> for Combining<T, S> {
     fn attend(&mut self, at: &mut Position) -> Result<(), Fault> {
         if self.is_full() {
             at.enter(self.node);
-            self.send_counts()?;
+            self.send_sums()?;
         }
         self.lanes.attend()
     }
@@ -105,7 +109,7 @@ impl<T: Send, S: KeySelector<T>> Push<T> for Combining<T, S> {
         if signal == Signal::Finish {
             at.enter(self.node);
             // The lanes end also where nobody wants more.
-            return self.send_counts().and(self.lanes.signal(signal));
+            return self.send_sums().and(self.lanes.signal(signal));
         }
         self.lanes.signal(signal)
     }

@@ -8,7 +8,6 @@
 mod boundary;
 mod broadcast;
 mod connected;
-mod counted;
 mod expiring;
 pub(crate) mod factory;
 mod failing;
@@ -20,6 +19,7 @@ mod lacking;
 mod map_async;
 pub(crate) mod pipe;
 mod sinks;
+mod summed;
 mod window_join;
 mod windowed;
 
