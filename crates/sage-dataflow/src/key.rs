@@ -123,25 +123,28 @@ const AHEAD: usize = 16;
 /// A key that is to be looked up, with its hash.
 pub(crate) type Hashed<H> = (u64, Option<H>);
 
-/// The keys that are about to be looked up, in the order in which they came, each with what is to be done with it.
+/// Keys that are to be looked up, in the order in which they came, each with what is to be done with it: once there are
+/// [`AHEAD`] of them, or at the end.
 ///
-/// They stay where they are until they were looked up: to move a record that has just been written costs more than to
-/// look at it.
+/// They stay where they are until then: to move a record that has just been written costs more than to look at it.
 pub(crate) struct Ahead<H, W> {
     held: [Hashed<H>; AHEAD],
     with: [W; AHEAD],
-    next: usize,
+    /// How many there are. All others hold nothing.
+    len: usize,
 }
 
-impl<H, W: Default> Default for Ahead<H, W> {
-    fn default() -> Self {
-        Self { held: [const { (0, None) }; AHEAD], with: std::array::from_fn(|_| W::default()), next: 0 }
+impl<H, W: Copy + Default> Ahead<H, W> {
+    pub(crate) fn new() -> Self {
+        Self { held: [const { (0, None) }; AHEAD], with: [W::default(); AHEAD], len: 0 }
     }
-}
 
-impl<H, W: Default> Ahead<H, W> {
-    /// Takes the key of a record, and fetches its entry of the table. Does what is to be done with the key whose turn
-    /// has come.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes the key of a record, and fetches its entry of the table. Where it is the last of a group, does with each
+    /// key of it what is to be done.
     ///
     /// # Errors
     /// That of `act`.
@@ -152,7 +155,7 @@ impl<H, W: Default> Ahead<H, W> {
         record: T,
         with: W,
         table: &mut Table<S::Key, V>,
-        act: impl FnOnce(&mut V, W) -> Result<(), E>,
+        act: impl Fn(&mut V, W) -> Result<(), E>,
     ) -> Result<(), E>
     where
         S: KeySelector<T, Held = H>,
@@ -160,20 +163,21 @@ impl<H, W: Default> Ahead<H, W> {
     {
         let (hash, held) = key.hold(record, table);
         table.fetch(hash);
-        let turn = &mut self.held[self.next];
-        let with = std::mem::replace(&mut self.with[self.next], with);
-        self.next = (self.next + 1) % AHEAD;
-        let done = if turn.1.is_some() { act(key.state(table, turn, V::default), with) } else { Ok(()) };
-        *turn = (hash, Some(held));
-        done
+        let before = std::mem::replace(&mut self.held[self.len], (hash, Some(held)));
+        // It holds nothing, and the compiler need not look.
+        std::mem::forget(before);
+        self.with[self.len] = with;
+        self.len += 1;
+        if self.len == AHEAD { self.look_up(key, table, act) } else { Ok(()) }
     }
 
-    /// Does the same with those that were not looked up yet.
+    /// Does with each key what is to be done.
     ///
     /// # Errors
     /// That of `act`.
-    pub(crate) fn finish<T, S, V, E>(
-        mut self,
+    #[inline(never)]
+    pub(crate) fn look_up<T, S, V, E>(
+        &mut self,
         key: &mut S,
         table: &mut Table<S::Key, V>,
         act: impl Fn(&mut V, W) -> Result<(), E>,
@@ -182,11 +186,10 @@ impl<H, W: Default> Ahead<H, W> {
         S: KeySelector<T, Held = H>,
         V: Default,
     {
-        for turn in (self.next..AHEAD).chain(0..self.next) {
-            if self.held[turn].1.is_some() {
-                let state = key.state(table, &mut self.held[turn], V::default);
-                act(state, std::mem::take(&mut self.with[turn]))?;
-            }
+        for turn in 0..std::mem::take(&mut self.len) {
+            let held = &mut self.held[turn];
+            act(key.state(table, held, V::default), self.with[turn])?;
+            held.1 = None;
         }
         Ok(())
     }

@@ -67,7 +67,7 @@ pub(crate) fn add<V: Number>(sum: &mut V, other: V) -> Result<(), Fatal> {
 pub(crate) trait Summand<T>: Clone + Send + 'static {
     type Sum: Number;
     /// What one record adds.
-    type Amount: Default + Send + 'static;
+    type Amount: Copy + Default + Send + 'static;
 
     fn of(&mut self, record: &T) -> Self::Amount;
     /// # Errors

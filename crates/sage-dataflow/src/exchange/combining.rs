@@ -17,9 +17,9 @@ use crate::table::Table;
 /// Of how many keys there are sums here before they are sent on.
 const MOST_KEYS: usize = 1 << 17;
 /// How often a key has to come, on average, for adding up here to be worth it.
-const WORTH_RECORDS: usize = 2;
+const WORTH_RECORDS: u64 = 2;
 /// How many records pass after that was not so: many enough that the trial costs little.
-const PASSING_RECORDS: usize = 8 * MOST_KEYS;
+const PASSING_RECORDS: u64 = 8 * MOST_KEYS as u64;
 
 /// Adds up the records of each key, and sends the sums to the lanes of the keys.
 pub(crate) struct Combining<T, S: KeySelector<T>, M: Summand<T>> {
@@ -30,13 +30,11 @@ pub(crate) struct Combining<T, S: KeySelector<T>, M: Summand<T>> {
     node: NodeId,
     sums: Table<S::Key, M::Sum>,
     ahead: Ahead<S::Held, M::Amount>,
-    /// How many records are in the sums.
-    summed: usize,
-    /// How many records are to pass.
-    passing: usize,
     /// How many records came, and who is told: to be in a sum here is to be taken by the operator.
     records: u64,
     taken: Arc<Counter>,
+    /// Up to which of them records pass. All that came later are in the sums.
+    passing: u64,
 }
 opaque!([T, S: KeySelector<T>, M: Summand<T>] Combining<T, S, M>);
 
@@ -44,8 +42,8 @@ impl<T: Send, S: KeySelector<T>, M: Summand<T>> Combining<T, S, M> {
     /// Adds up for the operator at `node`, whose records `taken` counts.
     pub(crate) fn new(lanes: Lanes<(S::Key, M::Sum)>, key: S, summand: M, node: NodeId, taken: Arc<Counter>) -> Self {
         let (key, summand) = (Guarded::new(key, Some(node)), Guarded::new(summand, Some(node)));
-        let (sums, ahead) = (Table::default(), Ahead::default());
-        Self { lanes, key, summand, node, sums, ahead, summed: 0, passing: 0, records: 0, taken }
+        let (sums, ahead) = (Table::default(), Ahead::new());
+        Self { lanes, key, summand, node, sums, ahead, records: 0, taken, passing: 0 }
     }
 
     fn is_full(&self) -> bool {
@@ -54,10 +52,12 @@ impl<T: Send, S: KeySelector<T>, M: Summand<T>> Combining<T, S, M> {
 
     /// Sends all sums on.
     fn send_sums(&mut self) -> Result<(), Fault> {
-        let Self { lanes, key, sums, ahead, summed, passing, .. } = self;
-        std::mem::take(ahead).finish(&mut **key, sums, M::add)?;
-        if std::mem::take(summed) < WORTH_RECORDS * sums.len() {
-            *passing = PASSING_RECORDS;
+        let Self { lanes, key, sums, ahead, records, passing, .. } = self;
+        ahead.look_up(&mut **key, sums, M::add)?;
+        // None, where the input ends while records pass.
+        let summed = records.saturating_sub(std::mem::replace(passing, *records));
+        if summed < WORTH_RECORDS * sums.len() as u64 {
+            *passing += PASSING_RECORDS;
         }
         for sum in sums.drain() {
             match lanes.send(lane_of(&sum.0, lanes.len()), sum) {
@@ -74,18 +74,16 @@ impl<T: Send, S: KeySelector<T>, M: Summand<T>> Push<T> for Combining<T, S, M> {
     #[inline(always)]
     fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault> {
         at.enter(self.node);
-        let Self { lanes, key, summand, sums, ahead, summed, passing, records, .. } = self;
+        let Self { lanes, key, summand, sums, ahead, records, passing, .. } = self;
         *records += 1;
         let amount = summand.of(&record);
-        if *passing > 0 {
-            *passing -= 1;
+        if *records <= *passing {
             let (key, mut sum) = (key.take_key(record), M::Sum::default());
             M::add(&mut sum, amount)?;
             return lanes.send(lane_of(&key, lanes.len()), (key, sum));
         }
-        *summed += 1;
         ahead.take(&mut **key, record, amount, sums, M::add)?;
-        if self.is_full() { Err(Stop::Attend.into()) } else { Ok(()) }
+        if ahead.is_empty() && self.is_full() { Err(Stop::Attend.into()) } else { Ok(()) }
     }
 
     fn open(&mut self, _at: &mut Position) -> Result<(), Fault> {

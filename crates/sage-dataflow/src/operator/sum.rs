@@ -22,7 +22,7 @@ pub(crate) struct SumByKey<S: KeySelector<I>, M: Summand<I>, I> {
 
 impl<S: KeySelector<I>, M: Summand<I>, I> SumByKey<S, M, I> {
     pub(crate) fn new(key: S, summand: M) -> Self {
-        Self { key, summand, sums: Table::default(), ahead: Ahead::default() }
+        Self { key, summand, sums: Table::default(), ahead: Ahead::new() }
     }
 }
 
@@ -50,7 +50,7 @@ impl<S: KeySelector<I>, M: Summand<I>, I: Send + 'static> Stage for SumByKey<S, 
             return Ok(());
         }
         let Self { key, sums, ahead, .. } = self;
-        std::mem::take(ahead).finish(key, sums, M::add)?;
+        ahead.look_up(key, sums, M::add)?;
         std::mem::take(sums).into_iter().try_for_each(|sum| out.emit(sum))
     }
 }
