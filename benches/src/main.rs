@@ -64,17 +64,17 @@ const RENOIR_ROWS: [&str; 6] =
 ///
 /// Workloads: r1 (narrow chain), hop_source and hop_sink (one thread hop, operators before or behind it), r2 (word
 /// count on one thread), r2_exchange (with an exchange of every word), r2_parallel (on two processors in whatever way),
-/// r3 (hash exchange), r3_parallel (its sums in whatever way), r4 (hash join), window (a count per key and second of event time), dedup (keys that are
-/// forgotten by a timer), keys (states of a million keys, with timers, expiry, sliding windows and sessions), skip (an
-/// error policy where nothing fails), jsonl (JSON lines in and out), replicas (8 and 16 of them on two processors),
-/// texts (of 1 to 200 bytes as keys), skewed_sums and skewed_exchange (one key has nine of ten records), many_keys_sum
-/// and many_keys_count (ten million of them), wide (records of 128 and 256 bytes), wide_sums (with a sum by key),
-/// three_hops (between four threads), fixed (a job of ten records), return (last record until run() returns, three
-/// services), service (one call through a handle), policy (a call with a policy), batch (requests that go to a service
-/// together), cache and journal (calls whose answers are kept), limiter (how near to its rate it keeps eight tasks,
-/// over a minute of a clock that is moved), store (vectors in a file), recall (the index of vectors), embed (texts to
-/// vectors by a static embedder), ingest (documents into an index), async (futures that wait for timers, many at
-/// once), memory (peak over the number of records).
+/// r3 (hash exchange), r3_parallel (its sums in whatever way), r4 (hash join), window (a count per key and second of
+/// event time), dedup (keys that are forgotten by a timer), keys (states of a million keys, with timers, expiry,
+/// sliding windows and sessions), skip (an error policy where nothing fails), jsonl (JSON lines in and out), replicas
+/// (8 and 16 of them on two processors), texts (of 1 to 200 bytes as keys), skewed_sums and skewed_exchange (one key
+/// has nine of ten records), many_keys_sum and many_keys_count (ten million of them), wide (records of 128 and 256
+/// bytes), wide_sums (with a sum by key), three_hops (between four threads), fixed (a job of ten records), return (last
+/// record until run() returns, three services), service (one call through a handle), policy (a call with a policy),
+/// batch (requests that go to a service together), cache and journal (calls whose answers are kept), limiter (how near
+/// to its rate it keeps eight tasks, over a minute of a clock that is moved), store (vectors in a file), recall (the
+/// index of vectors), embed (texts to vectors by a static embedder), ingest (documents into an index), async (futures
+/// that wait for timers, many at once), memory (peak over the number of records).
 ///
 /// The exit code is 1 when answers differ or a run fails. A missed goal leaves it 0; the table says MISSED.
 #[derive(Parser, Clone, Debug)]

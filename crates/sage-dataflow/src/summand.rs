@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::error::Fatal;
 
-/// What [`KeyedStream::sum`](crate::KeyedStream::sum) adds up: every number of Rust's, and [`Duration`]. Only the engine implements
-/// it.
+/// What [`KeyedStream::sum`](crate::KeyedStream::sum) adds up: every number of Rust's, and [`Duration`]. Only the
+/// engine implements it.
 #[diagnostic::on_unimplemented(
     message = "values of type `{Self}` cannot be summed",
     label = "a sum has to be of numbers or of `Duration`",
