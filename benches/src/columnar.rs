@@ -96,7 +96,7 @@ fn words(folder: &Path, size_bytes: u64) -> Result<Programs> {
 fn sums(folder: &Path, records: u64) -> Result<Programs> {
     let inputs = columns(folder, "r3", records, ["key", "value"], keyed_record)?;
     let run: Run = Box::new(move || {
-        let sums = r3::ours_parallel(records, r3::REPLICAS)?;
+        let sums = r3::ours_parallel(records)?;
         Ok(Box::new(|| digest(sums)))
     });
     Ok((vec![("", run)], inputs, records))

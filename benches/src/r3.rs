@@ -47,7 +47,7 @@ pub(crate) fn measure_parallel(options: &Options) -> Result<Vec<Row>> {
     let records = options.size(RECORDS);
     let mut contenders = [
         Contender::new(Side::Hand, "a table in each thread", || timed_table(records, || hand_parallel(records))),
-        Contender::new(Side::Ours, "", || timed_table(records, || ours_parallel(records, REPLICAS))),
+        Contender::new(Side::Ours, "", || timed_table(records, || ours_parallel(records))),
     ];
     let measurement = alternate("r3_parallel", UNIT, options.runs(), &mut contenders)?;
     Ok(vec![Row::compare("r3_parallel_hand", UNIT, &measurement, Side::Hand, Goal::Reported)?])
@@ -96,15 +96,15 @@ pub(crate) fn ours(records: u64, replicas: usize) -> Result<Vec<(u64, u64)>> {
     Ok(sums.take())
 }
 
-pub(crate) fn ours_parallel(records: u64, replicas: usize) -> Result<Vec<(u64, u64)>> {
+pub(crate) fn ours_parallel(records: u64) -> Result<Vec<(u64, u64)>> {
     let env = Environment::local("r3-parallel");
     let sums = env
-        .from_factory(move |replica| share(black_box(records), replica, replicas))
-        .parallelism(replicas)
+        .from_factory(move |replica| share(black_box(records), replica, REPLICAS))
+        .parallelism(REPLICAS)
         .map(keyed_record)
         .key_by(|record: &(u64, u64)| record.0)
         .sum(|record| record.1)
-        .parallelism(replicas)
+        .parallelism(REPLICAS)
         .collect();
     env.run()?;
     Ok(sums.take())

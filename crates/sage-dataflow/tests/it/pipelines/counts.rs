@@ -1,7 +1,6 @@
 //! `count` and `sum` by key: fused, and over several replicas, which add up before they send.
 
 use std::collections::HashMap;
-
 use std::time::Duration;
 
 use sage::{CauseKind, Environment, ErrorPolicy, OutOfOrder, Pipe, Retry, Stream, Timestamp};
@@ -108,6 +107,23 @@ fn a_count_has_dead_letters_whether_it_is_asked_before_its_replicas_or_after() {
 }
 
 #[test]
+fn the_report_counts_the_records_of_counts_and_sums_and_not_what_was_sent_of_them() {
+    leak_free(|_| {
+        for counters in [1, 2] {
+            let env = Environment::local("figures");
+            let keyed = || in_parts(&env, &[7; 1000], 2).key_by(|key| *key);
+            keyed().count().parallelism(counters).named("count").sink(|_| {});
+            keyed().sum(|key| *key).parallelism(counters).named("sum").sink(|_| {});
+            let report = env.run().unwrap();
+            for name in ["count", "sum"] {
+                let found = report.operators.iter().find(|operator| operator.name == name).unwrap();
+                assert_eq!((found.records_in, found.records_out), (1000, 1), "{name} in {counters}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_key_function_that_panics_before_the_exchange_is_told_by_the_name_of_the_count() {
     leak_free(|_| {
         for counters in [1, 2] {
@@ -143,7 +159,7 @@ fn numbers_of_all_kinds_are_summed() {
     });
 }
 
-/// Of records, of what passes before an exchange, and of sums that were sent: a wrong sum never comes out.
+/// Of records, of records before an exchange, and of sums that were sent: a wrong sum never comes out.
 #[test]
 fn a_sum_that_its_type_has_no_room_for_fails_the_job_whatever_the_policy() {
     // Beyond it in one source; and only where the sums of both come together.
