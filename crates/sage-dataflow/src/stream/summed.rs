@@ -48,8 +48,8 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     }
 
     /// Adds up what `value` takes from the records of each key. At the end of input, emits a pair of key and sum for
-    /// each key, in no particular order. A sum, or a part of one, that its type has no room for fails the job, whatever the
-    /// error policy.
+    /// each key, in no particular order. A sum, or a part of one, that its type has no room for fails the job, whatever
+    /// the error policy.
     ///
     /// Before records go to several replicas they are added up where they are, up to 131,072 keys at a time, and the
     /// sums are sent in their place. The report counts records all the same. As replicas add up in any order, a sum of
