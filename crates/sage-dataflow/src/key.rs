@@ -4,11 +4,8 @@
 //! per key, not once per record.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::marker::PhantomData;
-
-use foldhash::fast::RandomState;
 
 use crate::guarded::opaque;
 use crate::table::Table;
@@ -61,20 +58,36 @@ pub trait KeySelector<T>: Clone + Send + 'static {
     /// The key of a record of which it was noted.
     #[doc(hidden)]
     fn noted<'a>(&mut self, noted: Self::Noted, record: &'a T) -> Self::Selected<'a>;
-    /// What a table has for a selected key with this hash, made by `new` if the key is new.
+    /// What a table has for a selected key with this hash; `new` makes the key and the value if there are none.
     #[doc(hidden)]
     #[inline(always)]
-    fn entry<'t, V>(
+    fn entry<'t, 'k, V>(
         table: &'t mut Table<Self::Key, V>,
         hash: u64,
-        selected: Self::Selected<'_>,
+        selected: Self::Selected<'k>,
+        new: impl FnOnce(Self::Selected<'k>) -> (Self::Key, V),
+    ) -> &'t mut V
+    where
+        T: 'k,
+    {
+        let is_key = |selected: &Option<Self::Selected<'k>>, key: &Self::Key| {
+            selected.as_ref().is_some_and(|selected| Self::is(selected, key))
+        };
+        table.find_or_insert(hash, &mut Some(selected), is_key, |selected| new(selected.take().expect(HELD)))
+    }
+
+    /// What a table has for the key of a record, made by `new` if the key is new.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn state_of<'t, V>(
+        &mut self,
+        table: &'t mut Table<Self::Key, V>,
+        record: &T,
         new: impl FnOnce() -> V,
     ) -> &'t mut V {
-        let is_key = |selected: &Option<Self::Selected<'_>>, key: &Self::Key| {
-            selected.as_ref().is_some_and(|selected| Self::lookup(selected) == key.borrow())
-        };
-        let new = |selected: &mut Option<_>| (Self::into_key(selected.take().expect(HELD)), new());
-        table.find_or_insert(hash, &mut Some(selected), is_key, new)
+        let selected = self.select(record);
+        let hash = table.fetched(table.hash(Self::lookup(&selected)));
+        Self::entry(table, hash, selected, |selected| (Self::into_key(selected), new()))
     }
 
     /// What holds the key of a record: the key, where it is computed, and otherwise what it is borrowed from.
@@ -100,20 +113,6 @@ pub trait KeySelector<T>: Clone + Send + 'static {
     #[inline(always)]
     fn is(selected: &Self::Selected<'_>, key: &Self::Key) -> bool {
         Self::lookup(selected) == key.borrow()
-    }
-
-    /// What a table has for a key. Here, where it is known that the owned key can be looked up by the borrowed one,
-    /// also where selectors of several streams share a type of key.
-    #[doc(hidden)]
-    #[inline(always)]
-    fn find<'t, V>(table: &'t mut HashMap<Self::Key, V, RandomState>, key: &Self::Selected<'_>) -> Option<&'t mut V> {
-        table.get_mut(Self::lookup(key))
-    }
-
-    /// Takes a key and what a table has for it out of the table.
-    #[doc(hidden)]
-    fn remove<V>(table: &mut HashMap<Self::Key, V, RandomState>, key: &Self::Selected<'_>) -> Option<(Self::Key, V)> {
-        table.remove_entry(Self::lookup(key))
     }
 }
 
@@ -209,11 +208,11 @@ impl<N> Noted<N> {
         Self { keys: [const { (0, None) }; AHEAD], looked: 0, came: 0 }
     }
 
-    /// Forgets those of records that did not come. Says how many may be noted now: none of a table that is small.
+    /// Forgets those of records that did not come. Says how many may be noted now: none if the table is not large.
     #[inline(always)]
-    pub(crate) fn restart<K: Hash + Eq, V>(&mut self, table: &Table<K, V>) -> usize {
+    pub(crate) fn restart(&mut self, is_large: bool) -> usize {
         (self.looked, self.came) = (0, 0);
-        if table.is_large() { AHEAD } else { 0 }
+        if is_large { AHEAD } else { 0 }
     }
 
     /// Adds the key of the record that comes after those.
@@ -221,6 +220,23 @@ impl<N> Noted<N> {
     pub(crate) fn push(&mut self, hash: u64, noted: N) {
         self.keys[self.looked] = (hash, Some(noted));
         self.looked += 1;
+    }
+
+    /// The key of the record whose turn has come, and its hash, which `hash` finds if the key was not noted.
+    #[inline(always)]
+    pub(crate) fn select<'r, T, S: KeySelector<T, Noted = N>>(
+        &mut self,
+        key: &mut S,
+        record: &'r T,
+        hash: impl FnOnce(&S::Lookup) -> u64,
+    ) -> (u64, S::Selected<'r>) {
+        match self.pop() {
+            Some((hash, noted)) => (hash, key.noted(noted, record)),
+            None => {
+                let selected = key.select(record);
+                (hash(S::lookup(&selected)), selected)
+            }
+        }
     }
 
     /// What was noted of the record whose turn has come, if it was.

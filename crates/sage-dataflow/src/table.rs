@@ -6,7 +6,7 @@
 use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
+use hashbrown::hash_table::{AbsentEntry, HashTable, OccupiedEntry};
 
 use crate::guarded::opaque;
 
@@ -15,23 +15,134 @@ use crate::guarded::opaque;
 /// 2,000,000 30 % less.
 const LARGE_BYTES: usize = 1 << 20;
 
-/// Keys and their values.
-pub struct Table<K, V> {
-    entries: HashTable<(K, V)>,
-    hash: RandomState,
+/// What a cache fetches at once, and so many of it in a row that it does not go on by itself.
+const LINE_BYTES: usize = 64;
+const FETCHED_LINES: usize = 8;
+
+/// Entries of a hash table, which are found by their hashes.
+pub(crate) struct Entries<T> {
+    entries: HashTable<T>,
     /// The address behind the first entry: the others lie before it, and a byte for each lies from here on. So it is
     /// in `hashbrown` today; with another layout a fetch would be of no use, and of no harm.
     begin: usize,
+}
+
+/// A place for an entry that is not there yet.
+pub(crate) struct Absent<'t, T> {
+    entry: AbsentEntry<'t, T>,
+    begin: &'t mut usize,
+}
+
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self { entries: HashTable::new(), begin: 0 }
+    }
+}
+
+impl<T> Entries<T> {
+    /// Has the cache fetch the entry with a hash.
+    #[inline(always)]
+    pub(crate) fn fetch(&self, hash: u64) {
+        let bucket = hash as usize & self.entries.num_buckets().wrapping_sub(1);
+        let end = self.begin.wrapping_sub(bucket.wrapping_mul(size_of::<T>()));
+        fetch(self.begin.wrapping_add(bucket));
+        fetch(end.wrapping_sub(size_of::<T>()));
+        // An entry may lie on two lines.
+        fetch(end.wrapping_sub(1));
+    }
+
+    /// The hash, with which an entry is looked up at once: a large table's is fetched, so that the wait for it and that
+    /// for the byte that leads to it overlap.
+    #[inline(always)]
+    pub(crate) fn fetched(&self, hash: u64) -> u64 {
+        if self.is_large() {
+            self.fetch(hash);
+        }
+        hash
+    }
+
+    /// The entry with this hash for which `is_it` holds, or a place for one.
+    #[inline(always)]
+    pub(crate) fn find(
+        &mut self,
+        hash: u64,
+        is_it: impl FnMut(&T) -> bool,
+    ) -> Result<OccupiedEntry<'_, T>, Absent<'_, T>> {
+        let Self { entries, begin } = self;
+        entries.find_entry(hash, is_it).map_err(|entry| Absent { entry, begin })
+    }
+
+    /// Puts in an entry that is not there yet.
+    #[inline(always)]
+    pub(crate) fn insert_new(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) -> OccupiedEntry<'_, T> {
+        let occupied = self.entries.insert_unique(hash, entry, hash_of);
+        self.begin = begin(&occupied);
+        occupied
+    }
+
+    /// Whether it is so large that a look-up waits for memory.
+    #[inline(always)]
+    pub(crate) fn is_large(&self) -> bool {
+        self.entries.num_buckets() * size_of::<T>() > LARGE_BYTES
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.entries.iter_mut()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+impl<'t, T> Absent<'t, T> {
+    #[inline(always)]
+    pub(crate) fn insert(self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) -> OccupiedEntry<'t, T> {
+        let occupied = self.entry.into_table().insert_unique(hash, entry, hash_of);
+        *self.begin = begin(&occupied);
+        occupied
+    }
+}
+
+/// The address behind the first entry of the table that this one is in.
+#[inline(always)]
+fn begin<T>(occupied: &OccupiedEntry<'_, T>) -> usize {
+    std::ptr::from_ref(occupied.get()).addr() + (occupied.bucket_index() + 1) * size_of::<T>()
+}
+
+/// Keys and their values.
+pub struct Table<K, V> {
+    entries: Entries<(K, V)>,
+    hash: RandomState,
 }
 opaque!(Table<K, V>);
 
 impl<K, V> Default for Table<K, V> {
     fn default() -> Self {
-        Self { entries: HashTable::new(), hash: RandomState::default(), begin: 0 }
+        Self { entries: Entries::default(), hash: RandomState::default() }
     }
 }
 
 impl<K: Hash + Eq, V> Table<K, V> {
+    /// An empty one, in which keys have the same hashes.
+    pub(crate) fn afresh(&self) -> Self {
+        Self { entries: Entries::default(), hash: self.hash.clone() }
+    }
+
+    /// Takes it away, and leaves an empty one in which keys have the same hashes.
+    pub(crate) fn take(&mut self) -> Self {
+        let empty = self.afresh();
+        std::mem::replace(self, empty)
+    }
+
     /// The hash of a key, by which the other methods find it.
     #[inline(always)]
     pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
@@ -41,12 +152,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
     /// Has the cache fetch the entry of a key.
     #[inline(always)]
     pub(crate) fn fetch(&self, hash: u64) {
-        let bucket = hash as usize & self.entries.num_buckets().wrapping_sub(1);
-        let end = self.begin.wrapping_sub(bucket.wrapping_mul(size_of::<(K, V)>()));
-        fetch(self.begin.wrapping_add(bucket));
-        fetch(end.wrapping_sub(size_of::<(K, V)>()));
-        // An entry may lie on two lines.
-        fetch(end.wrapping_sub(1));
+        self.entries.fetch(hash);
     }
 
     /// The value of the key that `held` stands for, as `is_key` says; `new` makes key and value if there are none.
@@ -58,31 +164,81 @@ impl<K: Hash + Eq, V> Table<K, V> {
         mut is_key: impl FnMut(&H, &K) -> bool,
         new: impl FnOnce(&mut H) -> (K, V),
     ) -> &mut V {
-        match self.entries.find_entry(hash, |(key, _)| is_key(held, key)) {
-            Ok(entry) => &mut entry.into_mut().1,
-            Err(absent) => {
-                let entry = absent.into_table().insert_unique(hash, new(held), |(key, _)| self.hash.hash_one(key));
-                let bucket = entry.bucket_index();
-                let entry = entry.into_mut();
-                self.begin = std::ptr::from_ref(entry).addr() + (bucket + 1) * size_of::<(K, V)>();
-                &mut entry.1
-            }
-        }
+        let Self { entries, hash: hasher } = self;
+        let entry = match entries.find(hash, |(key, _)| is_key(held, key)) {
+            Ok(entry) => entry,
+            Err(absent) => absent.insert(hash, new(held), |(key, _)| hasher.hash_one(key)),
+        };
+        &mut entry.into_mut().1
+    }
+
+    /// As [`Entries::fetched`].
+    #[inline(always)]
+    pub(crate) fn fetched(&self, hash: u64) -> u64 {
+        self.entries.fetched(hash)
+    }
+
+    /// The key with this hash for which `is_key` holds, and its value.
+    pub(crate) fn get(&self, hash: u64, mut is_key: impl FnMut(&K) -> bool) -> Option<(&K, &V)> {
+        let entry = self.entries.entries.find(hash, |(key, _)| is_key(key))?;
+        Some((&entry.0, &entry.1))
+    }
+
+    /// The value of a key with this hash, made by `new` if there is none.
+    #[inline(always)]
+    pub(crate) fn value(&mut self, hash: u64, key: K, new: impl FnOnce() -> V) -> &mut V {
+        let is_key = |key: &Option<K>, known: &K| key.as_ref() == Some(known);
+        let new = |key: &mut Option<K>| (key.take().expect("it was not taken yet"), new());
+        self.find_or_insert(hash, &mut Some(key), is_key, new)
+    }
+
+    /// Takes out the key with this hash for which `is_key` holds, and its value.
+    pub(crate) fn remove(&mut self, hash: u64, mut is_key: impl FnMut(&K) -> bool) -> Option<(K, V)> {
+        let entry = self.entries.find(hash, |(key, _)| is_key(key)).ok()?;
+        Some(entry.remove().0)
+    }
+
+    /// Keeps those entries alone for which `stays` holds.
+    pub(crate) fn retain(&mut self, mut stays: impl FnMut(&V) -> bool) {
+        self.entries.entries.retain(|(_, value)| stays(value));
     }
 
     /// Whether it is so large that a look-up waits for memory.
     #[inline(always)]
     pub(crate) fn is_large(&self) -> bool {
-        self.entries.num_buckets() * size_of::<(K, V)>() > LARGE_BYTES
+        self.entries.is_large()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
+    /// How many entries it has room for.
+    pub(crate) fn capacity(&self) -> usize {
+        self.entries.entries.capacity()
+    }
+
+    /// The keys and their values, in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.iter().map(|(key, value)| (key, value))
+    }
+
+    /// As [`iter`](Self::iter); the values may be changed.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.entries.iter_mut().map(|(key, value)| (&*key, value))
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.entries.entries.clear();
+    }
+
     /// Takes all entries out, in no particular order. Their room is kept.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = (K, V)> {
-        self.entries.drain()
+        self.entries.entries.drain()
     }
 }
 
@@ -91,8 +247,16 @@ impl<K, V> IntoIterator for Table<K, V> {
     type IntoIter = hashbrown::hash_table::IntoIter<(K, V)>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.entries.into_iter()
+        self.entries.entries.into_iter()
     }
+}
+
+/// Has the cache fetch the first lines of a slice, so that the waits for them overlap, whatever is done with each
+/// element.
+#[inline(always)]
+pub(crate) fn fetch_all<T>(slice: &[T]) {
+    let start = slice.as_ptr().addr();
+    (start..start + size_of_val(slice)).step_by(LINE_BYTES).take(FETCHED_LINES).for_each(fetch);
 }
 
 /// Has the cache fetch what lies at an address. A hint: any address will do.

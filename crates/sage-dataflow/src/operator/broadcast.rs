@@ -1,15 +1,14 @@
 //! Operators with a broadcast state: every replica keeps a copy of it, brings that up to date with the records of one
 //! stream, and reads it for each record of the other.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::marker::PhantomData;
 
 use super::Output;
 use super::connect::In2;
-use super::keyed::{States, state_of};
 use crate::chain::{Fault, Flags, Outlet, Stage};
 use crate::key::KeySelector;
+use crate::table::Table;
 
 /// What is done with a record `I`, by the broadcast state `B`.
 pub(crate) trait WithBroadcast<B, I, O>: Clone + Send + 'static {
@@ -35,12 +34,12 @@ pub(crate) struct ByBroadcastAndKey<S: KeySelector<I>, F, I, A> {
     key: S,
     initial: A,
     function: F,
-    states: States<S::Key, A>,
+    states: Table<S::Key, A>,
 }
 
 impl<S: KeySelector<I>, F, I, A> ByBroadcastAndKey<S, F, I, A> {
     pub(crate) fn new(key: S, initial: A, function: F) -> Self {
-        Self { key, initial, function, states: HashMap::default() }
+        Self { key, initial, function, states: Table::default() }
     }
 }
 
@@ -58,8 +57,7 @@ where
     A: Clone + Send + 'static,
 {
     fn call(&mut self, broadcast: &B, record: I, output: &mut Output<'_, O>) {
-        let initial = &self.initial;
-        let state = state_of!(self.states, S, self.key, record, || initial.clone());
+        let state = self.key.state_of(&mut self.states, &record, || self.initial.clone());
         (self.function)(broadcast, state, record, output);
     }
 }

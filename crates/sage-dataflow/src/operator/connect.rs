@@ -4,14 +4,10 @@
 //! chains, so that an operator of several inputs is an operator like any other. Knows nothing of how records are
 //! wrapped and routed.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::marker::PhantomData;
 
-use foldhash::fast::RandomState;
-
 use super::Output;
-use super::keyed::{States, state_of};
 use crate::chain::{Fault, Flags, Outlet, Stage};
 use crate::key::{Hashed, KeySelector};
 use crate::table::Table;
@@ -116,14 +112,13 @@ pub(crate) struct CoProcess<S, F, I, K, V, O> {
     keys: S,
     initial: V,
     function: F,
-    states: States<K, V>,
+    states: Table<K, V>,
     types: PhantomData<fn(I) -> O>,
 }
 
 impl<S, F, I, K, V, O> CoProcess<S, F, I, K, V, O> {
     pub(crate) fn new(keys: S, initial: V, function: F) -> Self {
-        let states: HashMap<K, V, RandomState> = HashMap::default();
-        Self { keys, initial, function, states, types: PhantomData }
+        Self { keys, initial, function, states: Table::default(), types: PhantomData }
     }
 }
 
@@ -179,7 +174,7 @@ macro_rules! inputs {
             fn process(&mut self, record: Self::In, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
                 let state = match &record {
                     $($In::$Variant(part) => {
-                        state_of!(self.states, $S, self.keys.$index, *part, || self.initial.clone())
+                        self.keys.$index.state_of(&mut self.states, part, || self.initial.clone())
                     })+
                 };
                 Output::over(out, |output| (self.function)(state, record, output))

@@ -272,18 +272,17 @@ impl<S: KeySelector<I>, G: Gather<I>, I: Send + 'static> Stage for GatherByKey<S
     fn process(&mut self, record: I, _out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         let Self { key, gather, states, noted } = self;
         let state = match noted.pop() {
-            Some((hash, noted)) => S::entry(states, hash, key.noted(noted, &record), || gather.start()),
-            None => {
-                let selected = key.select(&record);
-                S::entry(states, states.hash(S::lookup(&selected)), selected, || gather.start())
+            Some((hash, noted)) => {
+                S::entry(states, hash, key.noted(noted, &record), |key| (S::into_key(key), gather.start()))
             }
+            None => key.state_of(states, &record, || gather.start()),
         };
         gather.add(state, record)
     }
 
     #[inline(always)]
     fn looks_ahead(&mut self) -> usize {
-        self.noted.restart(&self.states)
+        self.noted.restart(self.states.is_large())
     }
 
     #[inline(always)]

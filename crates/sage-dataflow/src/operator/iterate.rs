@@ -8,15 +8,14 @@
 //! one, or after one without a message; then nothing is left in the loop, which ends as loops do
 //! (`exchange/rounds.rs`).
 
-use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 
 use super::Output;
 use super::connect::In2;
-use super::keyed::{States, state_of};
 use crate::chain::{Emit, Fault, Flags, OpenContext, Operator, Outlet, Signal, Stage};
 use crate::key::KeySelector;
+use crate::table::Table;
 
 /// What goes round in the loop.
 #[derive(Debug)]
@@ -83,14 +82,14 @@ pub(crate) struct Iterate<S: KeySelector<I>, L, F, I, A, M> {
     initial: A,
     load: L,
     function: F,
-    places: States<S::Key, Place<A, M>>,
+    places: Table<S::Key, Place<A, M>>,
     replicas: usize,
     types: PhantomData<fn(I)>,
 }
 
 impl<S: KeySelector<I>, L, F, I, A, M> Iterate<S, L, F, I, A, M> {
     pub(crate) fn new(key: S, initial: A, load: L, function: F) -> Self {
-        Self { key, initial, load, function, places: HashMap::default(), replicas: 1, types: PhantomData }
+        Self { key, initial, load, function, places: Table::default(), replicas: 1, types: PhantomData }
     }
 }
 
@@ -118,7 +117,7 @@ where
     fn run<O>(&mut self, number: u64, out: &mut impl Outlet<O, Turn<S::Key, M>>) -> Result<(), Fault> {
         let Self { places, function, .. } = self;
         let mut sent = 0;
-        for (key, Place { state, messages }) in places {
+        for (key, Place { state, messages }) in places.iter_mut() {
             let messages = std::mem::take(messages);
             Output::over(&mut Sideways(&mut *out, PhantomData), |output| {
                 function(state, messages, &mut Round { number, key, sent: &mut sent, output });
@@ -154,12 +153,13 @@ where
         let new = || Place { state: initial.clone(), messages: Vec::new() };
         match record {
             In2::A(record) => {
-                let place = state_of!(self.places, S, self.key, record, new);
+                let place = self.key.state_of(&mut self.places, &record, new);
                 (self.load)(&mut place.state, record);
                 Ok(())
             }
             In2::B(Turn::Message(to, message)) => {
-                self.places.entry(to).or_insert_with(new).messages.push(message);
+                let hash = self.places.hash(&to);
+                self.places.value(hash, to, new).messages.push(message);
                 Ok(())
             }
             In2::B(Turn::Begin { round, .. }) => self.run(round, out),

@@ -1,35 +1,13 @@
 //! Operators with a state for each key that emit at once: map and flat_map with state, distinct.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::marker::PhantomData;
-
-use foldhash::fast::RandomState;
 
 use super::Output;
 use super::states::Keeps;
 use crate::chain::{Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
-use crate::key::KeySelector;
+use crate::key::{KeySelector, Noted};
 use crate::time::Timestamp;
-
-/// The state of each key.
-pub(super) type States<K, V> = HashMap<K, V, RandomState>;
-
-/// The state of a record's key, made by `$new` if the key is new.
-///
-/// Looked up by reference first: nearly every key is there already, and need not be owned then. A macro, as the
-/// borrow checker does not accept a function that returns one of two borrows of a table.
-macro_rules! state_of {
-    ($states:expr, $selector:ty, $key:expr, $record:expr, $new:expr) => {{
-        let key = $key.select(&$record);
-        match <$selector>::find(&mut $states, &key) {
-            Some(state) => state,
-            None => $states.entry(<$selector>::into_key(key)).or_insert_with($new),
-        }
-    }};
-}
-
-pub(super) use state_of;
 
 /// What an operator does with a record and the state of its key.
 pub(crate) trait StateFunction<I, A, O>: Clone + Send + 'static {
@@ -82,19 +60,20 @@ impl<I> StateFunction<I, bool, I> for Distinct {
 }
 
 /// Calls a function with each record and the state of its key.
-pub(crate) struct WithState<S, F, I, A, O, B> {
+pub(crate) struct WithState<S: KeySelector<I>, F, I, A, O, B> {
     key: S,
     initial: A,
     function: F,
     states: B,
+    noted: Noted<S::Noted>,
     /// When a record happened, where that counts.
     time: fn(&I) -> Timestamp,
     types: PhantomData<fn(I) -> O>,
 }
 
-impl<S, F, I, A, O, B> WithState<S, F, I, A, O, B> {
+impl<S: KeySelector<I>, F, I, A, O, B> WithState<S, F, I, A, O, B> {
     pub(crate) fn new(key: S, initial: A, function: F, states: B, time: fn(&I) -> Timestamp) -> Self {
-        Self { key, initial, function, states, time, types: PhantomData }
+        Self { key, initial, function, states, noted: Noted::new(), time, types: PhantomData }
     }
 }
 
@@ -126,8 +105,23 @@ where
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
-        let Self { key, initial, function, states, time, .. } = self;
-        states.with(key, record, *time, || initial.clone(), |state, record| function.call(state, record, out))
+        let Self { key, initial, function, states, noted, time, .. } = self;
+        let (hash, key) = noted.select(key, &record, |key| states.fetched(states.hash(key)));
+        let state = states.state::<S, I>(hash, key, || time(&record), || initial.clone());
+        function.call(state, record, out)
+    }
+
+    #[inline(always)]
+    fn looks_ahead(&mut self) -> usize {
+        self.noted.restart(self.states.is_large())
+    }
+
+    #[inline(always)]
+    fn ahead(&mut self, record: &I) {
+        let selected = self.key.select(record);
+        let hash = self.states.hash(S::lookup(&selected));
+        self.states.fetch(hash);
+        self.noted.push(hash, S::note(selected));
     }
 
     fn signal(&mut self, signal: Signal, _out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {

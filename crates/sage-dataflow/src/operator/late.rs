@@ -113,6 +113,16 @@ impl<W: OpenWindows, L: LateRecords<W::Value>> Stage for Windows<W, L> {
         })
     }
 
+    #[inline(always)]
+    fn looks_ahead(&mut self) -> usize {
+        self.open.looks_ahead()
+    }
+
+    #[inline(always)]
+    fn ahead(&mut self, record: &Self::In) {
+        self.open.ahead(record);
+    }
+
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
         match signal {
             Signal::Watermark(watermark) if !watermark.is_last() => self.open.advance(watermark.millis, out),

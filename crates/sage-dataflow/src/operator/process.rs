@@ -9,7 +9,7 @@ use std::hash::BuildHasher;
 use std::marker::PhantomData;
 
 use foldhash::fast::RandomState;
-use hashbrown::hash_table::{HashTable, OccupiedEntry};
+use hashbrown::hash_table::OccupiedEntry;
 
 use super::Output;
 use super::function::ProcessFunction;
@@ -17,7 +17,8 @@ use super::timers::{Due, Kind, Queues, Timer, Timers};
 use crate::BoxError;
 use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::clock::{Clock, Watch};
-use crate::key::KeySelector;
+use crate::key::{KeySelector, Noted};
+use crate::table::Entries;
 use crate::time::Timestamp;
 
 /// The context of a function of `process`: its key, the time, its timers, and its output.
@@ -112,7 +113,8 @@ pub(crate) struct Process<S: KeySelector<I>, F, I, A, O> {
     initial: A,
     function: F,
     hasher: RandomState,
-    kept: HashTable<Kept<S::Key, A>>,
+    kept: Entries<Kept<S::Key, A>>,
+    noted: Noted<S::Noted>,
     shared: Shared,
     types: PhantomData<fn(I) -> O>,
 }
@@ -121,8 +123,8 @@ impl<S: KeySelector<I>, F, I, A, O> Process<S, F, I, A, O> {
     pub(crate) fn new(key: S, initial: A, function: F) -> Self {
         let (clock, watermark) = (Clock::system(), i64::MIN);
         let shared = Shared { queues: Queues::new(), watch: Watch::new(&clock), clock, watermark, ending: false };
-        let (hasher, kept) = (RandomState::default(), HashTable::new());
-        Self { key, initial, function, hasher, kept, shared, types: PhantomData }
+        let (hasher, kept, noted) = (RandomState::default(), Entries::default(), Noted::new());
+        Self { key, initial, function, hasher, kept, noted, shared, types: PhantomData }
     }
 }
 
@@ -180,8 +182,8 @@ where
             let is_held = |kept: &Kept<S::Key, A>| {
                 kept.timers.is_held(timer) && hasher.hash_one(Borrow::<S::Lookup>::borrow(&kept.key)) == hash
             };
-            if let Some(kept) = kept.find_mut(hash, is_held) {
-                kept.timers.release(timer);
+            if let Ok(mut entry) = kept.find(hash, is_held) {
+                entry.get_mut().timers.release(timer);
                 shared.queues.of(timer.kind()).push(timer.moment().millis(), hash);
             }
         }
@@ -189,12 +191,12 @@ where
 
     fn fire_due<E: Emit<O>>(&mut self, kind: Kind, until: i64, out: &mut E) -> Result<(), Fault> {
         let Self { kept, hasher, shared, function, .. } = self;
-        while let Some((at, hash)) = shared.queues.of(kind).pop(until) {
+        while let Some((at, hash)) = shared.queues.of(kind).pop(until, |hash| kept.fetch(hash)) {
             // The table also offers keys of other hashes.
             let is_due = |kept: &Kept<S::Key, A>| {
                 kept.timers.is_awaited(kind, at) && hasher.hash_one(Borrow::<S::Lookup>::borrow(&kept.key)) == hash
             };
-            let Ok(mut entry) = kept.find_entry(hash, is_due) else { continue };
+            let Ok(mut entry) = kept.find(hash, is_due) else { continue };
             let timer = kind.at(at);
             match entry.get_mut().timers.come(timer) {
                 Due::Fires => {
@@ -260,23 +262,33 @@ where
     fn process(&mut self, record: I, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
         // What is due comes before what comes.
         self.tick(Watch::glance, out)?;
-        let Self { key, initial, function, hasher, kept, shared, .. } = self;
+        let Self { key, initial, function, hasher, kept, noted, shared, .. } = self;
         let (hash, entry) = {
-            let selected = key.select(&record);
-            let lookup = S::lookup(&selected);
-            let hash = hasher.hash_one(lookup);
-            let found = kept.find_entry(hash, |kept| kept.key.borrow() == lookup);
-            let entry = match found {
+            let (hash, selected) = noted.select(key, &record, |key| kept.fetched(hasher.hash_one(key)));
+            let entry = match kept.find(hash, |kept| S::is(&selected, &kept.key)) {
                 Ok(entry) => entry,
                 Err(absent) => {
                     let kept = Kept { key: S::into_key(selected), state: initial.clone(), timers: Timers::None };
-                    let hash_of = |kept: &Kept<S::Key, A>| hasher.hash_one(kept.key.borrow());
-                    absent.into_table().insert_unique(hash, kept, hash_of)
+                    absent.insert(hash, kept, |kept| hasher.hash_one(kept.key.borrow()))
                 }
             };
             (hash, entry)
         };
         Self::call(entry, hash, shared, None, out, |state, cx| function.on_record(state, record, cx))
+    }
+
+    #[inline(always)]
+    fn looks_ahead(&mut self) -> usize {
+        self.noted.restart(self.kept.is_large())
+    }
+
+    #[inline(always)]
+    fn ahead(&mut self, record: &I) {
+        let Self { key, hasher, kept, noted, .. } = self;
+        let selected = key.select(record);
+        let hash = hasher.hash_one(S::lookup(&selected));
+        kept.fetch(hash);
+        noted.push(hash, S::note(selected));
     }
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {

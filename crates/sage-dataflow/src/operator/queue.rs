@@ -1,29 +1,42 @@
 //! Moments to come, in the order of time: what timers and sessions wait for.
 //!
-//! Time passes, and what is put in is mostly for a moment to come. So moments are sorted no finer than they are near:
-//! each is written in digits of six bits, and an entry lies with the level of the highest digit in which its moment
-//! differs from now, in the slot of that digit. When now reaches a slot, its entries move to finer levels; those of
-//! the finest have the same moment. An entry moves once or twice on its way, all of a slot in a row, where a heap
+//! Where all wait for the same while, as they do for a time to live or a gap, moments come in their order: they wait in
+//! a line. One that comes before the last of the line is sorted among the others.
+//!
+//! Time passes, and what is put in is mostly for a moment to come. So the others are sorted no finer than they are
+//! near: each is written in digits of six bits, and an entry lies with the level of the highest digit in which its
+//! moment differs from now, in the slot of that digit. When now reaches a slot, its entries move to finer levels; those
+//! of the finest have the same moment. An entry moves once or twice on its way, all of a slot in a row, where a heap
 //! would compare it with others all over its memory.
 //!
 //! What is put in for a moment that has passed waits in a heap. It is all due before the rest.
 //!
-//! Invariants:
+//! Invariants, of the others:
 //!  1. No entry of a level is before `now`, and no entry of `passed` is not.
 //!  2. An entry of a level has the digits of `now` above that level. At the level itself its digit is greater, or, at
 //!     the finest level, equal. So the first slot in use of the finest level in use has the earliest entries.
 //!  3. A slot's bit is set if it has entries, and `earliest` is the first of their moments.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 const DIGIT_BITS: u32 = 6;
 const SLOTS: usize = 1 << DIGIT_BITS;
-/// A slot that is left empty keeps room for so many entries at most.
+/// A slot or a line that is left empty keeps room for so many entries at most.
 const KEPT_ENTRIES: usize = 64;
+/// So many entries ahead of its turn, the word of one is told.
+const TOLD_AHEAD: usize = 16;
 
 /// A queue of moments, in milliseconds since 1970, each with a word. Equal moments have no order.
 pub(super) struct TimeQueue {
+    line: VecDeque<Entry>,
+    others: Sorted,
+    /// The first moment of the others, or the last of all if there are none.
+    first_other: u64,
+}
+
+/// Entries by the digits of their moments.
+struct Sorted {
     now: u64,
     /// From the finest on, as many as were needed.
     levels: Vec<Level>,
@@ -58,13 +71,81 @@ const fn millis(counted: u64) -> i64 {
 
 impl TimeQueue {
     pub(super) const fn new() -> Self {
-        Self { now: 0, levels: Vec::new(), passed: BinaryHeap::new(), len: 0 }
+        let others = Sorted { now: 0, levels: Vec::new(), passed: BinaryHeap::new(), len: 0 };
+        Self { line: VecDeque::new(), others, first_other: u64::MAX }
     }
 
     /// Puts in a moment and its word.
     #[inline]
     pub(super) fn push(&mut self, at: i64, word: u64) {
         let at = counted(at);
+        match self.line.back() {
+            Some((last, _)) if at < *last => self.push_before((at, word)),
+            _ => self.line.push_back((at, word)),
+        }
+    }
+
+    /// Puts in what comes before the last of the line: that leaves the line if nothing else is in the way, so that one
+    /// moment far ahead does not keep all others out.
+    fn push_before(&mut self, entry: Entry) {
+        let behind = self.line.len().checked_sub(2).map_or(0, |place| self.line[place].0);
+        let other = match self.line.back_mut() {
+            Some(last) if behind <= entry.0 => std::mem::replace(last, entry),
+            _ => entry,
+        };
+        self.first_other = self.first_other.min(other.0);
+        self.others.push(other);
+    }
+
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.line.is_empty() && self.others.len == 0
+    }
+
+    /// Takes out the earliest entry that is due by `until`; of equal ones, any. Tells `ahead` the words of those whose
+    /// turn may come soon.
+    #[inline]
+    pub(super) fn pop(&mut self, until: i64, ahead: impl FnMut(u64)) -> Option<(i64, u64)> {
+        match self.line.front() {
+            Some((at, _)) if *at <= counted(until).min(self.first_other) => self.pop_of_line(ahead),
+            _ => self.pop_other(until, ahead),
+        }
+    }
+
+    #[inline(always)]
+    fn pop_of_line(&mut self, mut ahead: impl FnMut(u64)) -> Option<(i64, u64)> {
+        if let Some((_, word)) = self.line.get(TOLD_AHEAD) {
+            ahead(*word);
+        }
+        let (at, word) = self.line.pop_front()?;
+        let room = self.line.capacity();
+        if room > KEPT_ENTRIES && self.line.len() < room / 8 {
+            self.line.shrink_to(room / 4);
+        }
+        Some((millis(at), word))
+    }
+
+    #[inline(never)]
+    fn pop_other(&mut self, until: i64, ahead: impl FnMut(u64)) -> Option<(i64, u64)> {
+        let popped = self.others.pop(counted(until), ahead)?;
+        self.first_other = self.others.earliest().unwrap_or(u64::MAX);
+        Some((millis(popped.0), popped.1))
+    }
+
+    /// The earliest moment.
+    pub(super) fn earliest(&self) -> Option<i64> {
+        let first = self.line.front().map(|(at, _)| *at);
+        first.into_iter().chain(self.others.earliest()).min().map(millis)
+    }
+
+    /// Drops all entries.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new();
+    }
+}
+
+impl Sorted {
+    fn push(&mut self, (at, word): Entry) {
         self.len += 1;
         if at < self.now {
             self.passed.push(Reverse((at, word)));
@@ -99,24 +180,18 @@ impl TimeQueue {
         *in_use = 1 << digit;
     }
 
-    #[inline(always)]
-    pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Takes out the earliest entry that is due by `until`; of equal ones, any.
-    #[inline]
-    pub(super) fn pop(&mut self, until: i64) -> Option<(i64, u64)> {
-        let popped = self.pop_due(until);
+    /// Takes out the earliest entry that is due by `until`. Where many are due at one moment, tells `ahead` the words
+    /// of those whose turn comes soon.
+    fn pop(&mut self, until: u64, ahead: impl FnMut(u64)) -> Option<Entry> {
+        let popped = self.pop_due(until, ahead);
         self.len -= usize::from(popped.is_some());
         popped
     }
 
     #[inline(always)]
-    fn pop_due(&mut self, until: i64) -> Option<(i64, u64)> {
-        let until = counted(until);
+    fn pop_due(&mut self, until: u64, mut ahead: impl FnMut(u64)) -> Option<Entry> {
         if let Some(Reverse((at, _))) = self.passed.peek() {
-            return if *at <= until { self.passed.pop().map(|Reverse((at, word))| (millis(at), word)) } else { None };
+            return if *at <= until { self.passed.pop().map(|Reverse(entry)| entry) } else { None };
         }
         loop {
             let Some(level) = self.levels.iter().position(|level| level.in_use != 0) else {
@@ -139,13 +214,16 @@ impl TimeQueue {
                 continue;
             }
             let popped = slot.entries.pop();
+            if let Some(told) = slot.entries.len().checked_sub(TOLD_AHEAD) {
+                ahead(slot.entries[told].1);
+            }
             if slot.entries.is_empty() {
                 *in_use &= *in_use - 1;
                 if slot.entries.capacity() > KEPT_ENTRIES {
                     slot.entries = Vec::new();
                 }
             }
-            return popped.map(|(at, word)| (millis(at), word));
+            return popped;
         }
     }
 
@@ -159,18 +237,13 @@ impl TimeQueue {
     }
 
     /// The earliest moment.
-    pub(super) fn earliest(&self) -> Option<i64> {
+    fn earliest(&self) -> Option<u64> {
         let passed = self.passed.peek().map(|Reverse((at, _))| *at);
         let to_come = || {
             let level = self.levels.iter().find(|level| level.in_use != 0)?;
             Some(level.slots[level.in_use.trailing_zeros() as usize].earliest)
         };
-        passed.or_else(to_come).map(millis)
-    }
-
-    /// Drops all entries.
-    pub(super) fn clear(&mut self) {
-        *self = Self::new();
+        passed.or_else(to_come)
     }
 }
 
@@ -236,7 +309,7 @@ mod tests {
                 // Equal moments come in any order.
                 let (mut popped, mut due) = (Vec::new(), Vec::new());
                 let mut before = i64::MIN;
-                while (popped.len() as i64) < most && let Some((at, word)) = queue.pop(until) {
+                while (popped.len() as i64) < most && let Some((at, word)) = queue.pop(until, |_| ()) {
                     prop_assert!(before <= at && at <= until);
                     before = at;
                     popped.push((at, word));
@@ -260,7 +333,7 @@ mod tests {
                 prop_assert_eq!(queue.is_empty(), heap.is_empty());
             }
             queue.clear();
-            prop_assert!(queue.earliest().is_none() && queue.pop(i64::MAX).is_none());
+            prop_assert!(queue.earliest().is_none() && queue.pop(i64::MAX, |_| ()).is_none());
         }
     }
 }

@@ -13,7 +13,7 @@ use std::hash::BuildHasher;
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
-use hashbrown::hash_table::{HashTable, OccupiedEntry};
+use hashbrown::hash_table::OccupiedEntry;
 
 use super::aggregate::Aggregate;
 use super::grid::Lateness;
@@ -22,7 +22,8 @@ use super::window::{OpenWindows, WindowedOf, result};
 use crate::BoxError;
 use crate::chain::{CloseContext, Emit, Fault, OpenContext};
 use crate::guarded::opaque;
-use crate::key::KeySelector;
+use crate::key::{KeySelector, Noted};
+use crate::table::Entries;
 use crate::time::{Timed, Timestamp, Window, Windowed, whole_millis};
 
 /// `window` with sessions.
@@ -31,7 +32,8 @@ pub struct SessionWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> 
     key: S,
     aggregate: A,
     hasher: RandomState,
-    kept: HashTable<KeySessions<S::Key, T, A::State>>,
+    kept: Entries<KeySessions<S::Key, T, A::State>>,
+    noted: Noted<S::Noted>,
     timers: TimeQueue,
 }
 opaque!([S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>] SessionWindows<S, T, A>);
@@ -181,8 +183,8 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> SessionWindows<S, T, 
 
     fn reaching(reach: u64, lateness: Lateness, key: S, aggregate: A) -> Self {
         let rules = Rules { reach, lateness, watermark: i64::MIN, expiry: i64::MIN };
-        let (hasher, kept) = (RandomState::default(), HashTable::new());
-        Self { rules, key, aggregate, hasher, kept, timers: TimeQueue::new() }
+        let (hasher, kept, noted) = (RandomState::default(), Entries::default(), Noted::new());
+        Self { rules, key, aggregate, hasher, kept, noted, timers: TimeQueue::new() }
     }
 }
 
@@ -320,23 +322,20 @@ where
         out: &mut E,
         late: impl FnOnce(Timed<T>, &mut E) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        let Self { rules, key, aggregate, hasher, kept, timers } = self;
+        let Self { rules, key, aggregate, hasher, kept, noted, timers } = self;
         let rules = *rules;
         let last = record.time.millis().saturating_add_unsigned(rules.reach);
         let is_late = last.saturating_add(1) <= rules.expiry;
         let (hash, entry) = {
-            let selected = key.select(&record);
-            let lookup = S::lookup(&selected);
-            let hash = hasher.hash_one(lookup);
-            let entry = match kept.find_entry(hash, |kept| kept.key.borrow() == lookup) {
+            let (hash, selected) = noted.select(key, &record, |key| kept.fetched(hasher.hash_one(key)));
+            let entry = match kept.find(hash, |kept| S::is(&selected, &kept.key)) {
                 Ok(entry) => Some(entry),
                 Err(_) if is_late => None,
                 Err(absent) => {
                     let (start, key) = (record.time.millis(), S::into_key(selected));
                     let open = Open { start, last, gathered: Gathered::new(aggregate), fired: false };
                     let kept = KeySessions { key, timer: NO_TIMER, sessions: Sessions::One(open) };
-                    let hash_of = |kept: &KeySessions<S::Key, T, A::State>| hasher.hash_one(kept.key.borrow());
-                    Some(absent.into_table().insert_unique(hash, kept, hash_of))
+                    Some(absent.insert(hash, kept, |kept| hasher.hash_one(kept.key.borrow())))
                 }
             };
             (hash, entry)
@@ -353,6 +352,20 @@ where
         Ok(())
     }
 
+    #[inline(always)]
+    fn looks_ahead(&mut self) -> usize {
+        self.noted.restart(self.kept.is_large())
+    }
+
+    #[inline(always)]
+    fn ahead(&mut self, record: &Timed<T>) {
+        let Self { key, hasher, kept, noted, .. } = self;
+        let selected = key.select(record);
+        let hash = hasher.hash_one(S::lookup(&selected));
+        kept.fetch(hash);
+        noted.push(hash, S::note(selected));
+    }
+
     /// Fires what has ended, in the order of the timers, and forgets what is past its lateness.
     fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<WindowedOf<Self>>>) -> Result<(), Fault> {
         let Self { rules, aggregate, hasher, kept, timers, .. } = self;
@@ -361,12 +374,12 @@ where
         }
         rules.watermark = watermark;
         rules.expiry = rules.lateness.expiry(watermark);
-        while let Some((deadline, hash)) = timers.pop(watermark) {
+        while let Some((deadline, hash)) = timers.pop(watermark, |hash| kept.fetch(hash)) {
             // The table also offers keys of other hashes.
             let is_due = |kept: &KeySessions<S::Key, T, A::State>| {
                 kept.timer == deadline && hasher.hash_one(Borrow::<S::Lookup>::borrow(&kept.key)) == hash
             };
-            if let Ok(entry) = kept.find_entry(hash, is_due) {
+            if let Ok(entry) = kept.find(hash, is_due) {
                 fire(entry, hash, *rules, aggregate, timers, out)?;
             }
         }

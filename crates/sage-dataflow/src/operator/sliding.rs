@@ -14,11 +14,9 @@
 //!  2. The list of a window has each row once that has a state in the window's place, and `open` counts those of a row.
 //!     A row without any is free, and has no key.
 
-use std::borrow::Borrow;
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
 use super::aggregate::Aggregate;
 use super::grid::{Grid, Lateness};
@@ -26,7 +24,8 @@ use super::window::{AlignedWindows, OpenWindows, WindowedOf, result};
 use crate::BoxError;
 use crate::chain::{CloseContext, Emit, Fault, OpenContext};
 use crate::guarded::opaque;
-use crate::key::KeySelector;
+use crate::key::{KeySelector, Noted};
+use crate::table::{Entries, fetch_all};
 use crate::time::{Timed, Windowed};
 
 /// A row has this many windows at most when a record comes that is in so many.
@@ -38,6 +37,7 @@ const FEW_ROWS: usize = 4096;
 pub struct SlidingWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> {
     aligned: AlignedWindows<S, T, A>,
     rows: Option<Box<Rows<S::Key, A::State>>>,
+    noted: Noted<S::Noted>,
 }
 opaque!([S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>] SlidingWindows<S, T, A>);
 
@@ -55,11 +55,16 @@ struct Pane {
 /// No moment is in it.
 const NO_PANE: Pane = Pane { from: i64::MAX, to: i64::MIN, place: 0, windows: 0 };
 
+/// A row's key, and how many of its states there are. Side by side, as a record needs both.
+struct Head<K> {
+    key: Option<K>,
+    open: u32,
+}
+
 struct Rows<K, V> {
     hasher: RandomState,
-    index: HashTable<u32>,
-    keys: Vec<Option<K>>,
-    open: Vec<u32>,
+    index: Entries<u32>,
+    heads: Vec<Head<K>>,
     free: Vec<u32>,
     /// `width` places for each row.
     states: Vec<Option<V>>,
@@ -79,9 +84,8 @@ impl<K, V> Rows<K, V> {
         let width = windows + windows / 8 + 2;
         let mut rows = Self {
             hasher: RandomState::default(),
-            index: HashTable::new(),
-            keys: Vec::new(),
-            open: Vec::new(),
+            index: Entries::default(),
+            heads: Vec::new(),
             free: Vec::new(),
             states: Vec::new(),
             width,
@@ -125,7 +129,7 @@ impl<K, V> Rows<K, V> {
 
     /// Makes rows wider.
     fn widen(&mut self, width: usize) {
-        let rows = self.keys.len();
+        let rows = self.heads.len();
         let mut states = Vec::with_capacity(rows * width);
         for row in 0..rows {
             for ahead in 0..self.width {
@@ -140,36 +144,63 @@ impl<K, V> Rows<K, V> {
     }
 }
 
+/// The state of a row in a place, made if there is none: then the row is in the place's list, and has one more open.
+#[inline(always)]
+fn begun<'s, K, T, A: Aggregate<K, T>>(
+    state: &'s mut Option<A::State>,
+    row: usize,
+    list: &mut Vec<u32>,
+    open: &mut u32,
+    aggregate: &A,
+) -> &'s mut A::State {
+    if state.is_none() {
+        list.push(row as u32);
+        *open += 1;
+    }
+    state.get_or_insert_with(|| aggregate.start())
+}
+
 impl<K: std::hash::Hash + Eq, V> Rows<K, V> {
     /// The row of a record's key, a new one if need be.
     #[inline(always)]
-    fn row<S: KeySelector<R, Key = K>, R>(&mut self, selector: &mut S, record: &R) -> usize
-    where
-        K: Borrow<S::Lookup>,
-    {
-        let selected = selector.select(record);
-        let lookup = S::lookup(&selected);
-        let Self { hasher, index, keys, .. } = self;
-        let hash = hasher.hash_one(lookup);
-        let found = index.find(hash, |row| {
-            keys[*row as usize].as_ref().is_some_and(|key| Borrow::<S::Lookup>::borrow(key) == lookup)
-        });
-        if let Some(row) = found { *row as usize } else { self.new_row(hash, S::into_key(selected)) }
+    fn row<S: KeySelector<R, Key = K>, R>(
+        &mut self,
+        selector: &mut S,
+        record: &R,
+        noted: Option<(u64, S::Noted)>,
+    ) -> usize {
+        let (hash, selected) = match noted {
+            Some((hash, noted)) => (hash, selector.noted(noted, record)),
+            None => {
+                let selected = selector.select(record);
+                (self.index.fetched(self.hasher.hash_one(S::lookup(&selected))), selected)
+            }
+        };
+        let Self { index, heads, states, width, pane, .. } = self;
+        let is_its = |row: &u32| {
+            // While the key is waited for.
+            let row = *row as usize;
+            fetch_all(&states[row * *width + pane.place..(row + 1) * *width]);
+            heads[row].key.as_ref().is_some_and(|key| S::is(&selected, key))
+        };
+        match index.find(hash, is_its) {
+            Ok(row) => *row.get() as usize,
+            Err(_) => self.new_row(hash, S::into_key(selected)),
+        }
     }
 
     #[inline(never)]
     fn new_row(&mut self, hash: u64, key: K) -> usize {
         let row = self.free.pop().unwrap_or_else(|| {
-            let row = u32::try_from(self.keys.len()).expect("rows for all of 2^32 keys are more than any memory has");
-            self.keys.push(None);
-            self.open.push(0);
-            self.states.resize_with(self.keys.len() * self.width, || None);
+            let row = u32::try_from(self.heads.len()).expect("rows for all of 2^32 keys are more than any memory has");
+            self.heads.push(Head { key: None, open: 0 });
+            self.states.resize_with(self.heads.len() * self.width, || None);
             row
         });
-        self.keys[row as usize] = Some(key);
-        let Self { hasher, index, keys, .. } = self;
+        self.heads[row as usize].key = Some(key);
+        let Self { hasher, index, heads, .. } = self;
         // A row in the index has a key.
-        index.insert_unique(hash, row, |row| keys[*row as usize].as_ref().map_or(0, |key| hasher.hash_one(key)));
+        index.insert_new(hash, row, |row| heads[*row as usize].key.as_ref().map_or(0, |key| hasher.hash_one(key)));
         row as usize
     }
 
@@ -179,13 +210,23 @@ impl<K: std::hash::Hash + Eq, V> Rows<K, V> {
     where
         A: Aggregate<K, T, State = V>,
     {
-        let to_end = pane.windows.min(self.width - pane.place);
-        let round = pane.windows - to_end;
-        let last = if round > 0 { round } else { pane.place + to_end } - 1;
-        for place in (pane.place..pane.place + to_end).chain(0..round).filter(|place| *place != last) {
-            aggregate.add(self.state(row, place, aggregate), &value)?;
+        let Pane { place, windows, .. } = pane;
+        let to_end = self.width - place;
+        // All but the last, which may have the value itself.
+        let (places, round, last) = if windows > to_end {
+            (place..self.width, 0..windows - to_end - 1, windows - to_end - 1)
+        } else {
+            (place..place + windows - 1, 0..0, place + windows - 1)
+        };
+        let Self { states, heads, lists, width, .. } = self;
+        let open = &mut heads[row].open;
+        let states = &mut states[row * *width..][..*width];
+        for places in [places, round] {
+            for (state, list) in states[places.clone()].iter_mut().zip(&mut lists[places]) {
+                aggregate.add(begun(state, row, list, open, aggregate), &value)?;
+            }
         }
-        aggregate.take(self.state(row, last, aggregate), value)
+        aggregate.take(begun(&mut states[last], row, &mut lists[last], open, aggregate), value)
     }
 
     /// The state of a row in a place, made if there is none.
@@ -194,13 +235,8 @@ impl<K: std::hash::Hash + Eq, V> Rows<K, V> {
     where
         A: Aggregate<K, T, State = V>,
     {
-        let Self { states, open, lists, width, .. } = self;
-        let state = &mut states[row * *width + place];
-        if state.is_none() {
-            lists[place].push(row as u32);
-            open[row] += 1;
-        }
-        state.get_or_insert_with(|| aggregate.start())
+        let Self { states, heads, lists, width, .. } = self;
+        begun(&mut states[row * *width + place], row, &mut lists[place], &mut heads[row].open, aggregate)
     }
 
     /// Takes the state of a row in a place, and the row's key; a row that has no other state is free then.
@@ -210,13 +246,14 @@ impl<K: std::hash::Hash + Eq, V> Rows<K, V> {
         K: Clone,
     {
         let state = self.states[row * self.width + place].take()?;
-        self.open[row] -= 1;
-        if self.open[row] > 0 {
-            return self.keys[row].clone().map(|key| (key, state));
+        let head = &mut self.heads[row];
+        head.open -= 1;
+        if head.open > 0 {
+            return head.key.clone().map(|key| (key, state));
         }
-        let key = self.keys[row].take()?;
+        let key = head.key.take()?;
         let hash = self.hasher.hash_one(&key);
-        if let Ok(entry) = self.index.find_entry(hash, |of| *of as usize == row) {
+        if let Ok(entry) = self.index.find(hash, |of| *of as usize == row) {
             entry.remove();
         }
         self.free.push(row as u32);
@@ -225,16 +262,16 @@ impl<K: std::hash::Hash + Eq, V> Rows<K, V> {
 
     /// Gives memory back if nearly all rows are free.
     fn shrink(&mut self) {
-        let (rows, used) = (self.keys.len(), self.index.len());
+        let (rows, used) = (self.heads.len(), self.index.len());
         if rows <= FEW_ROWS || used > rows / 8 {
             return;
         }
-        let (keys, states) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.states));
-        (self.index, self.open, self.free) = (HashTable::with_capacity(used), Vec::new(), Vec::new());
+        let (heads, states) = (std::mem::take(&mut self.heads), std::mem::take(&mut self.states));
+        (self.index, self.free) = (Entries::default(), Vec::new());
         self.lists.iter_mut().for_each(|list| *list = Vec::new());
         let mut states = states.into_iter();
-        for key in keys {
-            let Some(key) = key else {
+        for head in heads {
+            let Some(key) = head.key else {
                 states.by_ref().take(self.width).for_each(drop);
                 continue;
             };
@@ -244,7 +281,7 @@ impl<K: std::hash::Hash + Eq, V> Rows<K, V> {
                 let state = states.next().flatten();
                 if state.is_some() {
                     self.lists[place].push(row as u32);
-                    self.open[row] += 1;
+                    self.heads[row].open += 1;
                 }
                 self.states[row * self.width + place] = state;
             }
@@ -256,7 +293,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> SlidingWindows<S, T, 
     pub(crate) fn new(grid: Grid, lateness: Lateness, key: S, aggregate: A) -> Self {
         let windows = grid.most_windows().filter(|windows| (2..=MOST_WINDOWS).contains(windows));
         let rows = windows.filter(|_| lateness.is_none()).map(|windows| Box::new(Rows::new(windows)));
-        Self { aligned: AlignedWindows::new(grid, lateness, key, aggregate), rows }
+        Self { aligned: AlignedWindows::new(grid, lateness, key, aggregate), rows, noted: Noted::new() }
     }
 
     /// Takes a record that has other windows than the one before.
@@ -271,7 +308,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> SlidingWindows<S, T, 
         S::Key: Clone,
         T: Send + 'static,
     {
-        let Self { aligned, rows: Some(rows) } = self else { return self.aligned.take(record, out, late) };
+        let Self { aligned, rows: Some(rows), .. } = self else { return self.aligned.take(record, out, late) };
         let grid = aligned.grid;
         let time = record.time.millis();
         let (start, last_start) = grid.around(time);
@@ -295,7 +332,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> SlidingWindows<S, T, 
             if let (Some(place), Some(_)) = (rows.place_of(first), rows.place_of(last)) {
                 let (from, to) = grid.alike(time);
                 rows.pane = Pane { from, to, place, windows: (last - first) as usize + 1 };
-                let row = rows.row(&mut aligned.key, &record);
+                let row = rows.row(&mut aligned.key, &record, None);
                 return rows.add(row, rows.pane, record.value, &mut aligned.aggregate);
             }
         }
@@ -305,7 +342,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> SlidingWindows<S, T, 
     /// Takes a record of which not all windows lie in rows.
     #[cold]
     fn here_and_there(&mut self, record: &Timed<T>, first: i128, last: i128) -> Result<(), Fault> {
-        let Self { aligned, rows: Some(rows) } = self else { return Ok(()) };
+        let Self { aligned, rows: Some(rows), .. } = self else { return Ok(()) };
         let grid = aligned.grid;
         let mut start = first;
         let mut taken = Ok(());
@@ -313,7 +350,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> SlidingWindows<S, T, 
             if grid.end(start) > aligned.expiry {
                 taken = match grid.number(start).and_then(|number| rows.place_of(number)) {
                     Some(place) => {
-                        let row = rows.row(&mut aligned.key, record);
+                        let row = rows.row(&mut aligned.key, record, None);
                         aligned.aggregate.add(rows.state(row, place, &aligned.aggregate), &record.value)
                     }
                     None => aligned.add_at(start, record),
@@ -344,11 +381,11 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> SlidingWindows<S, T, 
     where
         S::Key: Clone,
     {
-        let Self { aligned, rows: Some(rows) } = self else { return Ok(()) };
+        let Self { aligned, rows: Some(rows), .. } = self else { return Ok(()) };
         let window = aligned.grid.window(aligned.grid.start(number));
         let list = std::mem::take(&mut rows.lists[place]);
         // Where most rows are in the list, they are looked at in the order of memory.
-        let (all, most) = (rows.keys.len(), list.len() > rows.keys.len() / 4);
+        let (all, most) = (rows.heads.len(), list.len() > rows.heads.len() / 4);
         let mut sent = Ok(());
         let mut fire_row = |row: usize| {
             // Also what is not sent is taken out: its place is that of another window.
@@ -402,13 +439,28 @@ where
         late: impl FnOnce(Timed<T>, &mut E) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let time = record.time.millis();
+        let noted = self.noted.pop();
         match &mut self.rows {
             Some(rows) if rows.pane.from <= time && time <= rows.pane.to => {
-                let row = rows.row(&mut self.aligned.key, &record);
+                let row = rows.row(&mut self.aligned.key, &record, noted);
                 rows.add(row, rows.pane, record.value, &mut self.aligned.aggregate)
             }
             _ => self.elsewhere(record, out, late),
         }
+    }
+
+    #[inline(always)]
+    fn looks_ahead(&mut self) -> usize {
+        self.noted.restart(self.rows.as_ref().is_some_and(|rows| rows.index.is_large()))
+    }
+
+    #[inline(always)]
+    fn ahead(&mut self, record: &Timed<T>) {
+        let Self { aligned, rows: Some(rows), noted } = self else { return };
+        let selected = aligned.key.select(record);
+        let hash = rows.hasher.hash_one(S::lookup(&selected));
+        rows.index.fetch(hash);
+        noted.push(hash, S::note(selected));
     }
 
     fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<WindowedOf<Self>>>) -> Result<(), Fault> {
@@ -426,7 +478,7 @@ where
             self.fire(number, place, out)?;
         }
         self.aligned.advance(watermark, out)?;
-        let Self { aligned, rows } = self;
+        let Self { aligned, rows, .. } = self;
         if let Some(rows) = rows
             && let Some(base) = rows.base
         {

@@ -1,12 +1,12 @@
 //! The state of each key of an operator: kept for ever, or until no record of the key has come for a while, by the
 //! clock or by event time.
 
-use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::Duration;
 
-use super::keyed::{States, state_of};
 use crate::clock::{Clock, Watch};
 use crate::key::KeySelector;
+use crate::table::Table;
 use crate::time::Timestamp;
 
 /// Keeps a state for each key. Only the engine implements it.
@@ -15,17 +15,31 @@ pub(crate) trait Keeps<K, V>: Send + 'static {
     #[doc(hidden)]
     fn open(&mut self, clock: &Clock);
 
-    /// Calls `act` with the record, which happened at `time`, and the state of its key; `new` makes the state if the
-    /// key has none.
+    /// The hash of a key.
     #[doc(hidden)]
-    fn with<S: KeySelector<I, Key = K>, I, R>(
+    fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64;
+
+    /// Whether a look-up waits for memory, so that it is worth being announced.
+    #[doc(hidden)]
+    fn is_large(&self) -> bool;
+
+    /// Has the cache fetch the state of a key.
+    #[doc(hidden)]
+    fn fetch(&self, hash: u64);
+
+    /// As [`Table::fetched`].
+    #[doc(hidden)]
+    fn fetched(&self, hash: u64) -> u64;
+
+    /// The state of the key of a record that happened at `time`; `new` makes the state if the key has none.
+    #[doc(hidden)]
+    fn state<S: KeySelector<I, Key = K>, I>(
         &mut self,
-        key: &mut S,
-        record: I,
-        time: fn(&I) -> Timestamp,
+        hash: u64,
+        key: S::Selected<'_>,
+        time: impl FnOnce() -> Timestamp,
         new: impl Fn() -> V,
-        act: impl FnOnce(&mut V, I) -> R,
-    ) -> R;
+    ) -> &mut V;
 
     /// When there is something to free.
     #[doc(hidden)]
@@ -47,28 +61,46 @@ pub(crate) trait Keeps<K, V>: Send + 'static {
 }
 
 /// Keeps every state until the end.
-pub(crate) struct ForEver<K, V>(States<K, V>);
+pub(crate) struct ForEver<K, V>(Table<K, V>);
 
 impl<K, V> ForEver<K, V> {
     pub(crate) fn new() -> Self {
-        Self(HashMap::default())
+        Self(Table::default())
     }
 }
 
-impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> for ForEver<K, V> {
+impl<K: Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> for ForEver<K, V> {
     fn open(&mut self, _clock: &Clock) {}
 
     #[inline(always)]
-    fn with<S: KeySelector<I, Key = K>, I, R>(
+    fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        self.0.hash(key)
+    }
+
+    #[inline(always)]
+    fn is_large(&self) -> bool {
+        self.0.is_large()
+    }
+
+    #[inline(always)]
+    fn fetch(&self, hash: u64) {
+        self.0.fetch(hash);
+    }
+
+    #[inline(always)]
+    fn fetched(&self, hash: u64) -> u64 {
+        self.0.fetched(hash)
+    }
+
+    #[inline(always)]
+    fn state<S: KeySelector<I, Key = K>, I>(
         &mut self,
-        key: &mut S,
-        record: I,
-        _time: fn(&I) -> Timestamp,
+        hash: u64,
+        key: S::Selected<'_>,
+        _time: impl FnOnce() -> Timestamp,
         new: impl Fn() -> V,
-        act: impl FnOnce(&mut V, I) -> R,
-    ) -> R {
-        let state = state_of!(self.0, S, key, record, new);
-        act(state, record)
+    ) -> &mut V {
+        S::entry(&mut self.0, hash, key, |key| (S::into_key(key), new()))
     }
 
     fn wake_at(&self) -> Option<Timestamp> {
@@ -90,8 +122,9 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
 pub(crate) struct Expiring<K, V> {
     ttl_millis: u64,
     watch: Watch,
-    young: States<K, Used<V>>,
-    old: States<K, Used<V>>,
+    /// A key has the same hash in both.
+    young: Table<K, Used<V>>,
+    old: Table<K, Used<V>>,
     /// When the tables take turns; never, if that is after the end of time.
     turn: Option<i64>,
 }
@@ -101,70 +134,84 @@ struct Used<V> {
     last: i64,
 }
 
-impl<K, V> Expiring<K, V> {
+impl<K: Hash + Eq, V> Expiring<K, V> {
     /// Forgets a state that was not used for `ttl`, in whole milliseconds.
     pub(crate) fn new(ttl: Duration) -> Self {
         Self::after(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
     }
 
     fn after(ttl_millis: u64) -> Self {
-        let (young, old) = (HashMap::default(), HashMap::default());
-        Self { ttl_millis, watch: Watch::new(&Clock::system()), young, old, turn: None }
+        let young = Table::default();
+        Self { ttl_millis, watch: Watch::new(&Clock::system()), old: young.afresh(), young, turn: None }
     }
 
+    #[inline(always)]
     fn is_turn(&self, now: i64) -> bool {
         self.turn.is_some_and(|turn| turn <= now)
     }
 
     #[cold]
     fn take_turns(&mut self, now: i64) {
-        self.old = std::mem::take(&mut self.young);
+        self.old = self.young.take();
         // After a long silence the young table has expired as well.
         if self.turn.is_some_and(|turn| now.abs_diff(turn) >= self.ttl_millis) {
-            self.old = HashMap::default();
+            self.old = self.young.afresh();
         }
         self.turn = now.checked_add_unsigned(self.ttl_millis);
     }
 }
 
-impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> for Expiring<K, V> {
+impl<K: Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> for Expiring<K, V> {
     fn open(&mut self, clock: &Clock) {
         self.watch = Watch::new(clock);
         self.turn = clock.now().millis().checked_add_unsigned(self.ttl_millis);
     }
 
     #[inline(always)]
-    fn with<S: KeySelector<I, Key = K>, I, R>(
+    fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        self.young.hash(key)
+    }
+
+    #[inline(always)]
+    fn is_large(&self) -> bool {
+        self.young.is_large() || self.old.is_large()
+    }
+
+    /// Of the young table alone: a key that is used moves there.
+    #[inline(always)]
+    fn fetch(&self, hash: u64) {
+        self.young.fetch(hash);
+    }
+
+    #[inline(always)]
+    fn fetched(&self, hash: u64) -> u64 {
+        self.young.fetched(hash)
+    }
+
+    #[inline(always)]
+    fn state<S: KeySelector<I, Key = K>, I>(
         &mut self,
-        selector: &mut S,
-        record: I,
-        _time: fn(&I) -> Timestamp,
+        hash: u64,
+        key: S::Selected<'_>,
+        _time: impl FnOnce() -> Timestamp,
         new: impl Fn() -> V,
-        act: impl FnOnce(&mut V, I) -> R,
-    ) -> R {
+    ) -> &mut V {
         let now = self.watch.glance();
         if self.is_turn(now) {
             self.take_turns(now);
         }
-        let used = {
-            let key = selector.select(&record);
-            match S::find(&mut self.young, &key) {
-                Some(used) => used,
-                None => {
-                    let (key, used) = match S::remove(&mut self.old, &key) {
-                        Some(entry) => entry,
-                        None => (S::into_key(key), Used { state: new(), last: now }),
-                    };
-                    self.young.entry(key).or_insert(used)
-                }
-            }
-        };
+        let Self { young, old, .. } = self;
+        let used = S::entry(young, hash, key, |key| {
+            let is_key = |known: &K| S::is(&key, known);
+            let used = if old.is_empty() { None } else { old.remove(hash, is_key) };
+            used.unwrap_or_else(|| (S::into_key(key), Used { state: new(), last: now }))
+        });
         // The clock never goes back.
         if now.abs_diff(used.last) >= self.ttl_millis {
             used.state = new();
         }
         used.last = now;
-        act(&mut used.state, record)
+        &mut used.state
     }
 
     fn wake_at(&self) -> Option<Timestamp> {
@@ -190,7 +237,7 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
 /// result. It frees memory: once in each time to live, all states are looked through.
 pub(crate) struct ExpiringByEvents<K, V> {
     ttl_millis: u64,
-    states: States<K, Used<V>>,
+    states: Table<K, Used<V>>,
     /// The watermark at which the states were last looked through.
     swept: i64,
 }
@@ -202,7 +249,7 @@ impl<K, V> ExpiringByEvents<K, V> {
     }
 
     fn after(ttl_millis: u64) -> Self {
-        Self { ttl_millis, states: HashMap::default(), swept: i64::MIN }
+        Self { ttl_millis, states: Table::default(), swept: i64::MIN }
     }
 
     /// Whether `time` is so long after a state's latest record that the state has expired.
@@ -211,24 +258,45 @@ impl<K, V> ExpiringByEvents<K, V> {
     }
 }
 
-impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> for ExpiringByEvents<K, V> {
+impl<K: Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> for ExpiringByEvents<K, V> {
     fn open(&mut self, _clock: &Clock) {}
 
-    fn with<S: KeySelector<I, Key = K>, I, R>(
+    #[inline(always)]
+    fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        self.states.hash(key)
+    }
+
+    #[inline(always)]
+    fn is_large(&self) -> bool {
+        self.states.is_large()
+    }
+
+    #[inline(always)]
+    fn fetch(&self, hash: u64) {
+        self.states.fetch(hash);
+    }
+
+    #[inline(always)]
+    fn fetched(&self, hash: u64) -> u64 {
+        self.states.fetched(hash)
+    }
+
+    #[inline(always)]
+    fn state<S: KeySelector<I, Key = K>, I>(
         &mut self,
-        key: &mut S,
-        record: I,
-        time: fn(&I) -> Timestamp,
+        hash: u64,
+        key: S::Selected<'_>,
+        time: impl FnOnce() -> Timestamp,
         new: impl Fn() -> V,
-        act: impl FnOnce(&mut V, I) -> R,
-    ) -> R {
-        let time = time(&record).millis();
-        let used = state_of!(self.states, S, key, record, || Used { state: new(), last: time });
+    ) -> &mut V {
+        let time = time().millis();
+        let new_used = |key| (S::into_key(key), Used { state: new(), last: time });
+        let used = S::entry(&mut self.states, hash, key, new_used);
         if Self::is_over(used.last, time, self.ttl_millis) {
             used.state = new();
         }
         used.last = used.last.max(time);
-        act(&mut used.state, record)
+        &mut used.state
     }
 
     fn wake_at(&self) -> Option<Timestamp> {
@@ -241,7 +309,7 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
         let (now, ttl) = (watermark.millis(), self.ttl_millis);
         if Self::is_over(self.swept, now, ttl) {
             self.swept = now;
-            self.states.retain(|_, used| !Self::is_over(used.last, now, ttl));
+            self.states.retain(|used| !Self::is_over(used.last, now, ttl));
         }
     }
 

@@ -78,14 +78,12 @@ impl<K: Hash + Eq + Send + 'static, V: Number, D: Send + 'static> Stage for AddB
     #[inline(always)]
     fn process(&mut self, (key, sum): (K, V), _out: &mut impl Outlet<(K, V), D>) -> Result<(), Fault> {
         let hash = self.noted.pop().map_or_else(|| self.sums.hash(&key), |(hash, ())| hash);
-        let is_key = |key: &Option<K>, known: &K| key.as_ref() == Some(known);
-        let new = |key: &mut Option<K>| (key.take().expect("it was not taken yet"), V::default());
-        Ok(add(self.sums.find_or_insert(hash, &mut Some(key), is_key, new), sum)?)
+        Ok(add(self.sums.value(hash, key, V::default), sum)?)
     }
 
     #[inline(always)]
     fn looks_ahead(&mut self) -> usize {
-        self.noted.restart(&self.sums)
+        self.noted.restart(self.sums.is_large())
     }
 
     #[inline(always)]

@@ -10,18 +10,16 @@
 //! Aligned windows have a table of keys for each window, which is dropped as a whole: there are no timers, and no key
 //! is looked at that has nothing to fire. The window of the last record is at hand.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
-
-use foldhash::fast::RandomState;
 
 use super::aggregate::Aggregate;
 use super::grid::{Grid, Lateness};
-use super::keyed::state_of;
 use crate::BoxError;
 use crate::chain::{CloseContext, Emit, Fault, OpenContext};
 use crate::guarded::opaque;
-use crate::key::KeySelector;
+use crate::key::{KeySelector, Noted};
+use crate::table::Table;
 use crate::time::{Timed, Timestamp, Window, Windowed};
 
 /// The windows that are open, and what each key has in them. Only the engine implements it.
@@ -43,6 +41,16 @@ pub trait OpenWindows: Clone + Send + 'static {
         out: &mut E,
         late: impl FnOnce(Timed<Self::Value>, &mut E) -> Result<(), Fault>,
     ) -> Result<(), Fault>;
+    /// As [`Stage::looks_ahead`](crate::chain::Stage::looks_ahead).
+    #[doc(hidden)]
+    fn looks_ahead(&mut self) -> usize {
+        0
+    }
+    /// As [`Stage::ahead`](crate::chain::Stage::ahead).
+    #[doc(hidden)]
+    fn ahead(&mut self, record: &Timed<Self::Value>) {
+        let _ = record;
+    }
     /// Fires the windows that end at `watermark` or before, the earliest first.
     #[doc(hidden)]
     fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<WindowedOf<Self>>>) -> Result<(), Fault>;
@@ -64,18 +72,18 @@ pub(super) fn result<K, O>(key: K, window: Window, value: O) -> Timed<Windowed<K
     Timed { time: window.last(), value: Windowed { key, window, value, partial: false } }
 }
 
-type Table<K, V> = HashMap<K, V, RandomState>;
-
 /// Tumbling and sliding windows.
 pub struct AlignedWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> {
     pub(super) grid: Grid,
     pub(super) lateness: Lateness,
     pub(super) key: S,
     pub(super) aggregate: A,
+    noted: Noted<S::Noted>,
     /// The tumbling window of the last record, if it has not fired: where it begins, and its first and last moment.
     at_hand: i128,
     first: i64,
     last: i64,
+    /// A key has the same hash in all tables.
     table: Table<S::Key, A::State>,
     /// The other windows, by their start.
     pub(super) others: BTreeMap<i128, Table<S::Key, A::State>>,
@@ -90,17 +98,19 @@ opaque!([S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>] AlignedWindows<S,
 
 impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> AlignedWindows<S, T, A> {
     pub(crate) fn new(grid: Grid, lateness: Lateness, key: S, aggregate: A) -> Self {
+        let table = Table::default();
         Self {
             grid,
             lateness,
             key,
             aggregate,
+            noted: Noted::new(),
             at_hand: 0,
             first: i64::MAX,
             last: i64::MIN,
-            table: Table::default(),
+            spare: table.afresh(),
+            table,
             others: BTreeMap::new(),
-            spare: Table::default(),
             watermark: i64::MIN,
             expiry: i64::MIN,
             records: PhantomData,
@@ -110,7 +120,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> AlignedWindows<S, T, 
     /// Puts the window at hand, if there is one, among the others.
     fn put_back(&mut self) {
         if self.first <= self.last {
-            let table = std::mem::replace(&mut self.table, std::mem::take(&mut self.spare));
+            let table = std::mem::replace(&mut self.table, self.spare.take());
             self.others.insert(self.at_hand, table);
         }
         (self.first, self.last) = (i64::MAX, i64::MIN);
@@ -164,23 +174,24 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> AlignedWindows<S, T, 
         let again = grid.end(last) <= self.watermark;
         if grid.is_tumbling() && !again {
             self.take_up(last);
-            let state = state_of!(self.table, S, self.key, record, || self.aggregate.start());
+            let state = self.key.state_of(&mut self.table, &record, || self.aggregate.start());
             return self.aggregate.take(state, record.value);
         }
-        let table = self.others.entry(last).or_insert_with(|| std::mem::take(&mut self.spare));
-        let state = state_of!(*table, S, self.key, record, || self.aggregate.start());
         if again {
-            self.aggregate.add(state, &record.value)?;
+            self.add_at(last, &record)?;
             return self.fire_again(last, &record, out);
         }
-        self.aggregate.take(state, record.value)
+        let Self { key, aggregate, others, spare, .. } = self;
+        let table = others.entry(last).or_insert_with(|| spare.take());
+        let state = key.state_of(table, &record, || aggregate.start());
+        aggregate.take(state, record.value)
     }
 
     /// Takes a record into a window that has a table of its own, or gets one.
     pub(super) fn add_at(&mut self, start: i128, record: &Timed<T>) -> Result<(), Fault> {
-        let table = self.others.entry(start).or_insert_with(|| std::mem::take(&mut self.spare));
-        let state = state_of!(*table, S, self.key, *record, || self.aggregate.start());
-        self.aggregate.add(state, &record.value)
+        let Self { key, aggregate, others, spare, .. } = self;
+        let table = others.entry(start).or_insert_with(|| spare.take());
+        aggregate.add(key.state_of(table, record, || aggregate.start()), &record.value)
     }
 
     /// Emits what a late record has changed, if its window has fired.
@@ -189,16 +200,21 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> AlignedWindows<S, T, 
         start: i128,
         record: &Timed<T>,
         out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Fault>
+    where
+        S::Key: Clone,
+    {
         if self.grid.end(start) > self.watermark {
             return Ok(());
         }
         let window = self.grid.window(start);
-        let key = S::into_key(self.key.select(record));
-        match self.others.get(&start).and_then(|table| table.get(std::borrow::Borrow::borrow(&key))) {
-            Some(state) => {
-                let value = self.aggregate.look(&key, window, state);
-                out.emit(result(key, window, value))
+        let Some(table) = self.others.get(&start) else { return Ok(()) };
+        let selected = self.key.select(record);
+        let hash = table.hash(S::lookup(&selected));
+        match table.get(hash, |key| S::is(&selected, key)) {
+            Some((key, state)) => {
+                let value = self.aggregate.look(key, window, state);
+                out.emit(result(key.clone(), window, value))
             }
             None => Ok(()),
         }
@@ -234,11 +250,33 @@ where
         late: impl FnOnce(Timed<T>, &mut E) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let time = record.time.millis();
+        let Self { key, aggregate, noted, table, .. } = self;
+        let noted = noted.pop();
         if time < self.first || self.last < time {
             return self.elsewhere(record, out, late);
         }
-        let state = state_of!(self.table, S, self.key, record, || self.aggregate.start());
-        self.aggregate.take(state, record.value)
+        let state = match noted {
+            Some((hash, noted)) => {
+                S::entry(table, hash, key.noted(noted, &record), |key| (S::into_key(key), aggregate.start()))
+            }
+            None => key.state_of(table, &record, || aggregate.start()),
+        };
+        aggregate.take(state, record.value)
+    }
+
+    #[inline(always)]
+    fn looks_ahead(&mut self) -> usize {
+        self.noted.restart(self.table.is_large())
+    }
+
+    /// Of the table at hand, where most records go.
+    #[inline(always)]
+    fn ahead(&mut self, record: &Timed<T>) {
+        let Self { key, noted, table, .. } = self;
+        let selected = key.select(record);
+        let hash = table.hash(S::lookup(&selected));
+        table.fetch(hash);
+        noted.push(hash, S::note(selected));
     }
 
     fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<WindowedOf<Self>>>) -> Result<(), Fault> {
@@ -260,7 +298,7 @@ where
                     continue;
                 }
                 let window = self.grid.window(start);
-                for (key, state) in table {
+                for (key, state) in table.iter() {
                     let value = self.aggregate.look(key, window, state);
                     out.emit(result(key.clone(), window, value))?;
                 }
@@ -376,14 +414,15 @@ where
         out: &mut E,
         _late: impl FnOnce(Timed<T>, &mut E) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        let tally = state_of!(self.open, S, self.key, record, || OpenCount::new(self.aggregate.start()));
+        let tally = self.key.state_of(&mut self.open, &record, || OpenCount::new(self.aggregate.start()));
         tally.see(record.time);
         if tally.records < self.size {
             return self.aggregate.take(&mut tally.state, record.value);
         }
         self.aggregate.add(&mut tally.state, &record.value)?;
         let selected = self.key.select(&record);
-        match self.open.remove_entry(S::lookup(&selected)) {
+        let hash = self.open.hash(S::lookup(&selected));
+        match self.open.remove(hash, |key| S::is(&selected, key)) {
             Some((key, tally)) => out.emit(tally.finish(key, &mut self.aggregate)),
             None => Ok(()),
         }

@@ -7,11 +7,9 @@
 //!  1. A window that is kept ends after the watermark; a record that belongs to none such is late.
 //!  2. `left` and `right` are how many records the kept windows have, each counted once per window.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::marker::PhantomData;
-
-use foldhash::fast::RandomState;
 
 use super::{Full, Inner, JoinError, Left};
 use crate::chain::{Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
@@ -19,8 +17,8 @@ use crate::key::KeySelector;
 use crate::operator::connect::In2;
 use crate::operator::cut::{AsPartial, Cut, End};
 use crate::operator::grid::Grid;
-use crate::operator::keyed::state_of;
 use crate::operator::window::result;
+use crate::table::Table;
 use crate::time::{Timed, Window, Windowed};
 
 /// What comes out of two records that meet, and of one that meets none.
@@ -53,7 +51,7 @@ impl<A: Send + 'static, B: Send + 'static> Pairing<A, B> for Full {
 }
 
 /// The records of both sides, by key.
-type Table<K, A, B> = HashMap<K, (Vec<A>, Vec<B>), RandomState>;
+type Both<K, A, B> = Table<K, (Vec<A>, Vec<B>)>;
 
 /// A join in windows. `S` and `R` select the keys of left and right records, `J` is which join it is.
 pub(crate) struct WindowJoin<S, R, A, B, K, J> {
@@ -62,7 +60,7 @@ pub(crate) struct WindowJoin<S, R, A, B, K, J> {
     grid: Grid,
     max_records: usize,
     /// The windows that are open, by their start.
-    windows: BTreeMap<i128, Table<K, A, B>>,
+    windows: BTreeMap<i128, Both<K, A, B>>,
     left: usize,
     right: usize,
     watermark: i64,
@@ -137,7 +135,7 @@ fn fire<K: Clone, A: Clone, B: Clone, J: Pairing<A, B>>(
 /// Puts a record of one side into its windows, of which it may be in several. A macro, as the sides differ in their
 /// types.
 macro_rules! keep {
-    ($join:ident, $record:ident, $side:ident, $at:tt, $selector:ty, $key:ident) => {{
+    ($join:ident, $record:ident, $side:ident, $at:tt, $key:ident) => {{
         let (time, watermark) = ($record.time.millis(), $join.watermark);
         let copies = $join.grid.open(time, watermark).count();
         if copies == 0 {
@@ -150,7 +148,7 @@ macro_rules! keep {
         }
         for start in $join.grid.open(time, watermark) {
             let table = $join.windows.entry(start).or_default();
-            let records = state_of!(*table, $selector, $join.$key, $record, Default::default);
+            let records = $join.$key.state_of(table, &$record, Default::default);
             records.$at.push($record.value.clone());
             $join.$side += 1;
         }
@@ -180,8 +178,8 @@ where
     #[inline(always)]
     fn process(&mut self, record: Self::In, _out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         match record {
-            In2::A(record) => keep!(self, record, left, 0, S, left_key),
-            In2::B(record) => keep!(self, record, right, 1, R, right_key),
+            In2::A(record) => keep!(self, record, left, 0, left_key),
+            In2::B(record) => keep!(self, record, right, 1, right_key),
         }
     }
 

@@ -148,7 +148,7 @@ fn rows_are_given_back_when_few_keys_are_left() {
     }
     // The windows from 10 on are open, for two keys.
     let rows = windows.rows.as_ref().unwrap();
-    assert_eq!((rows.keys.len(), rows.states.len()), (2, 2 * rows.width));
+    assert_eq!((rows.heads.len(), rows.states.len()), (2, 2 * rows.width));
     assert_eq!(all.0.len(), 6000 + 6000);
     all.0.clear();
     windows.advance(i64::MAX, &mut all).unwrap();

@@ -22,6 +22,7 @@ mod join;
 mod keyed;
 mod large_joins;
 mod many_keys;
+mod many_states;
 mod operators;
 mod properties;
 mod records;
