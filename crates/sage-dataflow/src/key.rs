@@ -86,7 +86,7 @@ pub trait KeySelector<T>: Clone + Send + 'static {
         new: impl FnOnce() -> V,
     ) -> &'t mut V {
         let selected = self.select(record);
-        let hash = table.fetched(table.hash(Self::lookup(&selected)));
+        let hash = table.begin(Self::lookup(&selected));
         Self::entry(table, hash, selected, |selected| (Self::into_key(selected), new()))
     }
 
@@ -215,6 +215,18 @@ impl<N> Noted<N> {
         if is_large { AHEAD } else { 0 }
     }
 
+    /// Notes the key of the record that comes after those. `begin` begins to look it up, and says its hash.
+    #[inline(always)]
+    pub(crate) fn note<T, S: KeySelector<T, Noted = N>>(
+        &mut self,
+        key: &mut S,
+        record: &T,
+        begin: impl FnOnce(&S::Lookup) -> u64,
+    ) {
+        let selected = key.select(record);
+        self.push(begin(S::lookup(&selected)), S::note(selected));
+    }
+
     /// Adds the key of the record that comes after those.
     #[inline(always)]
     pub(crate) fn push(&mut self, hash: u64, noted: N) {
@@ -222,19 +234,19 @@ impl<N> Noted<N> {
         self.looked += 1;
     }
 
-    /// The key of the record whose turn has come, and its hash, which `hash` finds if the key was not noted.
+    /// The key of the record whose turn has come, and its hash. If it was not noted, `begin` begins to look it up.
     #[inline(always)]
     pub(crate) fn select<'r, T, S: KeySelector<T, Noted = N>>(
         &mut self,
         key: &mut S,
         record: &'r T,
-        hash: impl FnOnce(&S::Lookup) -> u64,
+        begin: impl FnOnce(&S::Lookup) -> u64,
     ) -> (u64, S::Selected<'r>) {
         match self.pop() {
             Some((hash, noted)) => (hash, key.noted(noted, record)),
             None => {
                 let selected = key.select(record);
-                (hash(S::lookup(&selected)), selected)
+                (begin(S::lookup(&selected)), selected)
             }
         }
     }

@@ -24,18 +24,18 @@ pub(crate) struct Entries<T> {
     entries: HashTable<T>,
     /// The address behind the first entry: the others lie before it, and a byte for each lies from here on. So it is
     /// in `hashbrown` today; with another layout a fetch would be of no use, and of no harm.
-    begin: usize,
+    start: usize,
 }
 
 /// A place for an entry that is not there yet.
 pub(crate) struct Absent<'t, T> {
     entry: AbsentEntry<'t, T>,
-    begin: &'t mut usize,
+    start: &'t mut usize,
 }
 
 impl<T> Default for Entries<T> {
     fn default() -> Self {
-        Self { entries: HashTable::new(), begin: 0 }
+        Self { entries: HashTable::new(), start: 0 }
     }
 }
 
@@ -44,17 +44,17 @@ impl<T> Entries<T> {
     #[inline(always)]
     pub(crate) fn fetch(&self, hash: u64) {
         let bucket = hash as usize & self.entries.num_buckets().wrapping_sub(1);
-        let end = self.begin.wrapping_sub(bucket.wrapping_mul(size_of::<T>()));
-        fetch(self.begin.wrapping_add(bucket));
+        let end = self.start.wrapping_sub(bucket.wrapping_mul(size_of::<T>()));
+        fetch(self.start.wrapping_add(bucket));
         fetch(end.wrapping_sub(size_of::<T>()));
         // An entry may lie on two lines.
         fetch(end.wrapping_sub(1));
     }
 
-    /// The hash, with which an entry is looked up at once: a large table's is fetched, so that the wait for it and that
-    /// for the byte that leads to it overlap.
+    /// Begins to look up the entry with a hash, which is returned: a large table's is fetched. Also where it is looked
+    /// up at once: the wait for it and that for the byte that leads to it overlap.
     #[inline(always)]
-    pub(crate) fn fetched(&self, hash: u64) -> u64 {
+    pub(crate) fn begin(&self, hash: u64) -> u64 {
         if self.is_large() {
             self.fetch(hash);
         }
@@ -68,15 +68,15 @@ impl<T> Entries<T> {
         hash: u64,
         is_it: impl FnMut(&T) -> bool,
     ) -> Result<OccupiedEntry<'_, T>, Absent<'_, T>> {
-        let Self { entries, begin } = self;
-        entries.find_entry(hash, is_it).map_err(|entry| Absent { entry, begin })
+        let Self { entries, start } = self;
+        entries.find_entry(hash, is_it).map_err(|entry| Absent { entry, start })
     }
 
     /// Puts in an entry that is not there yet.
     #[inline(always)]
     pub(crate) fn insert_new(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) -> OccupiedEntry<'_, T> {
         let occupied = self.entries.insert_unique(hash, entry, hash_of);
-        self.begin = begin(&occupied);
+        self.start = start(&occupied);
         occupied
     }
 
@@ -107,14 +107,14 @@ impl<'t, T> Absent<'t, T> {
     #[inline(always)]
     pub(crate) fn insert(self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) -> OccupiedEntry<'t, T> {
         let occupied = self.entry.into_table().insert_unique(hash, entry, hash_of);
-        *self.begin = begin(&occupied);
+        *self.start = start(&occupied);
         occupied
     }
 }
 
 /// The address behind the first entry of the table that this one is in.
 #[inline(always)]
-fn begin<T>(occupied: &OccupiedEntry<'_, T>) -> usize {
+fn start<T>(occupied: &OccupiedEntry<'_, T>) -> usize {
     std::ptr::from_ref(occupied.get()).addr() + (occupied.bucket_index() + 1) * size_of::<T>()
 }
 
@@ -172,10 +172,10 @@ impl<K: Hash + Eq, V> Table<K, V> {
         &mut entry.into_mut().1
     }
 
-    /// As [`Entries::fetched`].
+    /// Begins to look a key up, as [`Entries::begin`]. Returns its hash.
     #[inline(always)]
-    pub(crate) fn fetched(&self, hash: u64) -> u64 {
-        self.entries.fetched(hash)
+    pub(crate) fn begin<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        self.entries.begin(self.hash(key))
     }
 
     /// The key with this hash for which `is_key` holds, and its value.

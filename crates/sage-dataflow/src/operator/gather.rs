@@ -287,10 +287,7 @@ impl<S: KeySelector<I>, G: Gather<I>, I: Send + 'static> Stage for GatherByKey<S
 
     #[inline(always)]
     fn ahead(&mut self, record: &I) {
-        let selected = self.key.select(record);
-        let hash = self.states.hash(S::lookup(&selected));
-        self.states.fetch(hash);
-        self.noted.push(hash, S::note(selected));
+        self.noted.note(&mut self.key, record, |key| self.states.begin(key));
     }
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {

@@ -106,7 +106,7 @@ where
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
         let Self { key, initial, function, states, noted, time, .. } = self;
-        let (hash, key) = noted.select(key, &record, |key| states.fetched(states.hash(key)));
+        let (hash, key) = noted.select(key, &record, |key| states.begin(key));
         let state = states.state::<S, I>(hash, key, || time(&record), || initial.clone());
         function.call(state, record, out)
     }
@@ -118,10 +118,7 @@ where
 
     #[inline(always)]
     fn ahead(&mut self, record: &I) {
-        let selected = self.key.select(record);
-        let hash = self.states.hash(S::lookup(&selected));
-        self.states.fetch(hash);
-        self.noted.push(hash, S::note(selected));
+        self.noted.note(&mut self.key, record, |key| self.states.begin(key));
     }
 
     fn signal(&mut self, signal: Signal, _out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {

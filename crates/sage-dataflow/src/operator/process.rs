@@ -264,7 +264,7 @@ where
         self.tick(Watch::glance, out)?;
         let Self { key, initial, function, hasher, kept, noted, shared, .. } = self;
         let (hash, entry) = {
-            let (hash, selected) = noted.select(key, &record, |key| kept.fetched(hasher.hash_one(key)));
+            let (hash, selected) = noted.select(key, &record, |key| kept.begin(hasher.hash_one(key)));
             let entry = match kept.find(hash, |kept| S::is(&selected, &kept.key)) {
                 Ok(entry) => entry,
                 Err(absent) => {
@@ -285,10 +285,7 @@ where
     #[inline(always)]
     fn ahead(&mut self, record: &I) {
         let Self { key, hasher, kept, noted, .. } = self;
-        let selected = key.select(record);
-        let hash = hasher.hash_one(S::lookup(&selected));
-        kept.fetch(hash);
-        noted.push(hash, S::note(selected));
+        noted.note(key, record, |key| kept.begin(hasher.hash_one(key)));
     }
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {

@@ -327,7 +327,7 @@ where
         let last = record.time.millis().saturating_add_unsigned(rules.reach);
         let is_late = last.saturating_add(1) <= rules.expiry;
         let (hash, entry) = {
-            let (hash, selected) = noted.select(key, &record, |key| kept.fetched(hasher.hash_one(key)));
+            let (hash, selected) = noted.select(key, &record, |key| kept.begin(hasher.hash_one(key)));
             let entry = match kept.find(hash, |kept| S::is(&selected, &kept.key)) {
                 Ok(entry) => Some(entry),
                 Err(_) if is_late => None,
@@ -360,10 +360,7 @@ where
     #[inline(always)]
     fn ahead(&mut self, record: &Timed<T>) {
         let Self { key, hasher, kept, noted, .. } = self;
-        let selected = key.select(record);
-        let hash = hasher.hash_one(S::lookup(&selected));
-        kept.fetch(hash);
-        noted.push(hash, S::note(selected));
+        noted.note(key, record, |key| kept.begin(hasher.hash_one(key)));
     }
 
     /// Fires what has ended, in the order of the timers, and forgets what is past its lateness.

@@ -173,7 +173,7 @@ impl<K: std::hash::Hash + Eq, V> Rows<K, V> {
             Some((hash, noted)) => (hash, selector.noted(noted, record)),
             None => {
                 let selected = selector.select(record);
-                (self.index.fetched(self.hasher.hash_one(S::lookup(&selected))), selected)
+                (self.index.begin(self.hasher.hash_one(S::lookup(&selected))), selected)
             }
         };
         let Self { index, heads, states, width, pane, .. } = self;
@@ -457,10 +457,7 @@ where
     #[inline(always)]
     fn ahead(&mut self, record: &Timed<T>) {
         let Self { aligned, rows: Some(rows), noted } = self else { return };
-        let selected = aligned.key.select(record);
-        let hash = rows.hasher.hash_one(S::lookup(&selected));
-        rows.index.fetch(hash);
-        noted.push(hash, S::note(selected));
+        noted.note(&mut aligned.key, record, |key| rows.index.begin(rows.hasher.hash_one(key)));
     }
 
     fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<WindowedOf<Self>>>) -> Result<(), Fault> {

@@ -15,21 +15,13 @@ pub(crate) trait Keeps<K, V>: Send + 'static {
     #[doc(hidden)]
     fn open(&mut self, clock: &Clock);
 
-    /// The hash of a key.
-    #[doc(hidden)]
-    fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64;
-
-    /// Whether a look-up waits for memory, so that it is worth being announced.
+    /// As [`Table::is_large`].
     #[doc(hidden)]
     fn is_large(&self) -> bool;
 
-    /// Has the cache fetch the state of a key.
+    /// As [`Table::begin`].
     #[doc(hidden)]
-    fn fetch(&self, hash: u64);
-
-    /// As [`Table::fetched`].
-    #[doc(hidden)]
-    fn fetched(&self, hash: u64) -> u64;
+    fn begin<Q: Hash + ?Sized>(&self, key: &Q) -> u64;
 
     /// The state of the key of a record that happened at `time`; `new` makes the state if the key has none.
     #[doc(hidden)]
@@ -73,23 +65,13 @@ impl<K: Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> for ForEver<K
     fn open(&mut self, _clock: &Clock) {}
 
     #[inline(always)]
-    fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
-        self.0.hash(key)
-    }
-
-    #[inline(always)]
     fn is_large(&self) -> bool {
         self.0.is_large()
     }
 
     #[inline(always)]
-    fn fetch(&self, hash: u64) {
-        self.0.fetch(hash);
-    }
-
-    #[inline(always)]
-    fn fetched(&self, hash: u64) -> u64 {
-        self.0.fetched(hash)
+    fn begin<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        self.0.begin(key)
     }
 
     #[inline(always)]
@@ -168,24 +150,14 @@ impl<K: Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> for Expiring<
     }
 
     #[inline(always)]
-    fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
-        self.young.hash(key)
-    }
-
-    #[inline(always)]
     fn is_large(&self) -> bool {
         self.young.is_large() || self.old.is_large()
     }
 
     /// Of the young table alone: a key that is used moves there.
     #[inline(always)]
-    fn fetch(&self, hash: u64) {
-        self.young.fetch(hash);
-    }
-
-    #[inline(always)]
-    fn fetched(&self, hash: u64) -> u64 {
-        self.young.fetched(hash)
+    fn begin<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        self.young.begin(key)
     }
 
     #[inline(always)]
@@ -262,23 +234,13 @@ impl<K: Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> for ExpiringB
     fn open(&mut self, _clock: &Clock) {}
 
     #[inline(always)]
-    fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
-        self.states.hash(key)
-    }
-
-    #[inline(always)]
     fn is_large(&self) -> bool {
         self.states.is_large()
     }
 
     #[inline(always)]
-    fn fetch(&self, hash: u64) {
-        self.states.fetch(hash);
-    }
-
-    #[inline(always)]
-    fn fetched(&self, hash: u64) -> u64 {
-        self.states.fetched(hash)
+    fn begin<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        self.states.begin(key)
     }
 
     #[inline(always)]

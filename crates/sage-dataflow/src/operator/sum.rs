@@ -88,9 +88,7 @@ impl<K: Hash + Eq + Send + 'static, V: Number, D: Send + 'static> Stage for AddB
 
     #[inline(always)]
     fn ahead(&mut self, (key, _): &(K, V)) {
-        let hash = self.sums.hash(key);
-        self.sums.fetch(hash);
-        self.noted.push(hash, ());
+        self.noted.push(self.sums.begin(key), ());
     }
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<(K, V), D>) -> Result<(), Fault> {

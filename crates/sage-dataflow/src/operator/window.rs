@@ -273,10 +273,7 @@ where
     #[inline(always)]
     fn ahead(&mut self, record: &Timed<T>) {
         let Self { key, noted, table, .. } = self;
-        let selected = key.select(record);
-        let hash = table.hash(S::lookup(&selected));
-        table.fetch(hash);
-        noted.push(hash, S::note(selected));
+        noted.note(key, record, |key| table.begin(key));
     }
 
     fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<WindowedOf<Self>>>) -> Result<(), Fault> {
