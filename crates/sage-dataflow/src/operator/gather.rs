@@ -271,12 +271,8 @@ impl<S: KeySelector<I>, G: Gather<I>, I: Send + 'static> Stage for GatherByKey<S
     #[inline(always)]
     fn process(&mut self, record: I, _out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         let Self { key, gather, states, noted } = self;
-        let state = match noted.pop() {
-            Some((hash, noted)) => {
-                S::entry(states, hash, key.noted(noted, &record), |key| (S::into_key(key), gather.start()))
-            }
-            None => key.state_of(states, &record, || gather.start()),
-        };
+        let (hash, key) = noted.select(key, &record, |key| states.begin(key));
+        let state = S::entry(states, hash, key, |key| (S::into_key(key), gather.start()));
         gather.add(state, record)
     }
 
