@@ -27,6 +27,10 @@ from nbformat.v4 import new_code_cell, new_notebook
 from sage import read_letters
 from sage._inotify import FILE, FOLDER, Watch
 
+# A shell's background commands begin with SIGINT ignored, and so would the programs.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "examples" / "python" / "cookbook"
 PAGES = ROOT / "docs" / "cookbook"
@@ -184,7 +188,7 @@ def test_two_thousand_records_go_through_a_model_once_though_they_are_interrupte
     with judge(*limits, "--response-style", "echo", tells_at=400) as (address, is_asked):
         variables = {"OPENAI_BASE_URL": f"{address}/v1", "OPENAI_API_KEY": "mock-key"}
         command = [sys.executable, str(PROGRAMS / "jsonl_to_llm.py"), "in.jsonl", "out.jsonl"]
-        options: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, **variables}, "preexec_fn": heeds_interrupts}
+        options: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, **variables}}
         with subprocess.Popen(command, stderr=subprocess.PIPE, **options) as first:
             assert is_asked.wait(60)
             first.send_signal(signal.SIGINT)
@@ -207,11 +211,6 @@ def test_two_thousand_records_go_through_a_model_once_though_they_are_interrupte
 def ids(path: Path) -> list[int]:
     """The ids of the records of a file."""
     return [json.loads(line)["id"] for line in path.read_text().splitlines()]
-
-
-def heeds_interrupts() -> None:
-    """Whoever runs the tests in the background has their programs ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 #: A file in a watched folder was deleted, such as the journal of a database when a transaction is committed.
@@ -244,9 +243,12 @@ def test_tail_to_sqlite(tmp_path: Path) -> None:
         """Runs the program until it has counted so many requests, and interrupts it."""
         command = [sys.executable, str(PROGRAMS / "tail_to_sqlite.py"), "access.log", "counts.db"]
         with subprocess.Popen(command, cwd=tmp_path) as following:
-            wait_until(lambda: sum(count for *_, count in tolerant(counts)) >= until, tmp_path, following)
-            following.send_signal(signal.SIGINT)
-            assert following.wait(60) == 0
+            try:
+                wait_until(lambda: sum(count for *_, count in tolerant(counts)) >= until, tmp_path, following)
+                following.send_signal(signal.SIGINT)
+                assert following.wait(60) == 0
+            finally:
+                following.kill()
 
     follow(3)
     assert counts() == [("2026-11-27 21:05", "ada", 2), ("2026-11-27 21:05", "ben", 1)]
