@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,19 @@ def killed_after(seconds: float, marker: str) -> Iterator[None]:
         timer.join()
 
 
+@dataclass(frozen=True)
+class Chromium:
+    """A browser, and the word that it was started with."""
+
+    browser: Browser
+    marker: str
+
+    def close(self, what: Browser | BrowserContext) -> None:
+        """Closes it. A browser that does not answer even to that is killed: what was tested is over."""
+        with suppress(Error), killed_after(30, self.marker):
+            what.close()
+
+
 @pytest.fixture(scope="session")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as playwright:
@@ -80,7 +94,7 @@ def playwright() -> Iterator[Playwright]:
 
 
 @pytest.fixture
-def chromium(playwright: Playwright) -> Iterator[Browser]:
+def started(playwright: Playwright) -> Iterator[Chromium]:
     """A browser that answers: some never do after their start, in containers above all (Playwright, issue 42692)."""
     for _ in range(3):
         marker = f"--sage-test={uuid.uuid4()}"
@@ -92,9 +106,15 @@ def chromium(playwright: Playwright) -> Iterator[Browser]:
             context.new_page().goto("about:blank")
             context.close()
             break
+    started = Chromium(browser, marker)
     with killed_after(180, marker):
-        yield browser
-        browser.close()
+        yield started
+    started.close(browser)
+
+
+@pytest.fixture
+def chromium(started: Chromium) -> Browser:
+    return started.browser
 
 
 @pytest.fixture
@@ -105,9 +125,9 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 @pytest.fixture
-def context(chromium: Browser, manager: Manager, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
+def context(started: Chromium, manager: Manager, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
     """A browser that is logged in, and in which nothing goes wrong but what a test is marked to `expect`."""
-    context = chromium.new_context(viewport={"width": 1200, "height": 900})
+    context = started.browser.new_context(viewport={"width": 1200, "height": 900})
     context.set_default_timeout(15_000)
     wrong: list[str] = []
     context.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
@@ -116,7 +136,7 @@ def context(chromium: Browser, manager: Manager, request: pytest.FixtureRequest)
     page.goto(manager.link())
     page.close()
     yield context
-    context.close()
+    started.close(context)
     expected = [word for mark in request.node.iter_markers("expects") for word in mark.args]
     assert [words for words in wrong if not any(word in words for word in expected)] == []
 

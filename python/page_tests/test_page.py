@@ -161,7 +161,6 @@ def test_without_a_script_jobs_are_listed_shown_and_drained(chromium: Browser, m
     expect(page.locator(".state")).to_have_text("succeeded")
     page.get_by_role("link", name="All of it").click()
     expect(page.locator("h1")).to_have_text("Output")
-    context.close()
 
 
 @pytest.mark.expects("Failed to load resource")
@@ -195,7 +194,6 @@ def test_strangers_see_nothing(chromium: Browser, manager: Manager) -> None:
     link = manager.link()
     # A link is good once.
     assert [page.goto(link).status for _ in range(2)] == [200, 401]
-    context.close()
 
 
 @pytest.mark.expects("403")
@@ -230,7 +228,6 @@ def test_screen_readers_and_phones_can_use_it(chromium: Browser, manager: Manage
     broken = [(path, rule) for path, rules in found.items() for rule in rules]
     told = [(path, rule["id"], [node["html"] for node in rule["nodes"]]) for path, rule in broken]
     assert told == []
-    context.close()
 
 
 def test_everything_can_be_reached_by_the_keyboard(page: Page, manager: Manager) -> None:
