@@ -138,10 +138,12 @@ def test_jsonl_to_llm(tmp_path: Path) -> None:
     with model_server(answers) as variables:
         command = [sys.executable, str(PROGRAMS / "jsonl_to_llm.py"), *files]
         with subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **variables}) as killed:
-            assert goes_on.wait(60)
-            answered = tmp_path / "answers.jsonl"
-            wait_until(lambda: answered.exists() and "WHO?" in answered.read_text(), tmp_path, killed)
-            killed.kill()
+            try:
+                assert goes_on.wait(60)
+                answered = tmp_path / "answers.jsonl"
+                wait_until(lambda: answered.exists() and "WHO?" in answered.read_text(), tmp_path, killed)
+            finally:
+                killed.kill()
         is_killed.set()
         printed = run("jsonl_to_llm.py", *files, folder=tmp_path, **variables)
     kept = {record["id"]: record["answer"] for record in map(json.loads, open(tmp_path / "answers.jsonl"))}
@@ -190,9 +192,12 @@ def test_two_thousand_records_go_through_a_model_once_though_they_are_interrupte
         command = [sys.executable, str(PROGRAMS / "jsonl_to_llm.py"), "in.jsonl", "out.jsonl"]
         options: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, **variables}}
         with subprocess.Popen(command, stderr=subprocess.PIPE, **options) as first:
-            assert is_asked.wait(60)
-            first.send_signal(signal.SIGINT)
-            first.communicate(timeout=60)
+            try:
+                assert is_asked.wait(60)
+                first.send_signal(signal.SIGINT)
+                first.communicate(timeout=60)
+            finally:
+                first.kill()
         assert first.returncode == -signal.SIGINT
         before = ids(out)
         assert 300 <= len(before) < 2_000
