@@ -242,13 +242,7 @@ impl<N> Noted<N> {
         record: &'r T,
         begin: impl FnOnce(&S::Lookup) -> u64,
     ) -> (u64, S::Selected<'r>) {
-        match self.pop() {
-            Some((hash, noted)) => (hash, key.noted(noted, record)),
-            None => {
-                let selected = key.select(record);
-                (begin(S::lookup(&selected)), selected)
-            }
-        }
+        selected(self.pop(), key, record, begin)
     }
 
     /// What was noted of the record whose turn has come, if it was.
@@ -260,6 +254,23 @@ impl<N> Noted<N> {
         let (hash, noted) = &mut self.keys[self.came];
         self.came += 1;
         noted.take().map(|noted| (*hash, noted))
+    }
+}
+
+/// The key of a record, and its hash. If none was noted, `begin` begins to look it up.
+#[inline(always)]
+pub(crate) fn selected<'r, T, S: KeySelector<T>>(
+    noted: Option<(u64, S::Noted)>,
+    key: &mut S,
+    record: &'r T,
+    begin: impl FnOnce(&S::Lookup) -> u64,
+) -> (u64, S::Selected<'r>) {
+    match noted {
+        Some((hash, noted)) => (hash, key.noted(noted, record)),
+        None => {
+            let selected = key.select(record);
+            (begin(S::lookup(&selected)), selected)
+        }
     }
 }
 

@@ -75,9 +75,7 @@ impl<T> Entries<T> {
     /// Puts in an entry that is not there yet.
     #[inline(always)]
     pub(crate) fn insert_new(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) -> OccupiedEntry<'_, T> {
-        let occupied = self.entries.insert_unique(hash, entry, hash_of);
-        self.start = start(&occupied);
-        occupied
+        insert(&mut self.entries, &mut self.start, hash, entry, hash_of)
     }
 
     /// Whether it is so large that a look-up waits for memory.
@@ -106,16 +104,22 @@ impl<T> Entries<T> {
 impl<'t, T> Absent<'t, T> {
     #[inline(always)]
     pub(crate) fn insert(self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) -> OccupiedEntry<'t, T> {
-        let occupied = self.entry.into_table().insert_unique(hash, entry, hash_of);
-        *self.start = start(&occupied);
-        occupied
+        insert(self.entry.into_table(), self.start, hash, entry, hash_of)
     }
 }
 
-/// The address behind the first entry of the table that this one is in.
+/// Puts in an entry that is not there yet, and finds out where the entries lie then.
 #[inline(always)]
-fn start<T>(occupied: &OccupiedEntry<'_, T>) -> usize {
-    std::ptr::from_ref(occupied.get()).addr() + (occupied.bucket_index() + 1) * size_of::<T>()
+fn insert<'t, T>(
+    entries: &'t mut HashTable<T>,
+    start: &mut usize,
+    hash: u64,
+    entry: T,
+    hash_of: impl Fn(&T) -> u64,
+) -> OccupiedEntry<'t, T> {
+    let occupied = entries.insert_unique(hash, entry, hash_of);
+    *start = std::ptr::from_ref(occupied.get()).addr() + (occupied.bucket_index() + 1) * size_of::<T>();
+    occupied
 }
 
 /// Keys and their values.

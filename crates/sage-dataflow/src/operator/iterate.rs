@@ -158,7 +158,7 @@ where
                 Ok(())
             }
             In2::B(Turn::Message(to, message)) => {
-                let hash = self.places.hash(&to);
+                let hash = self.places.begin(&to);
                 self.places.value(hash, to, new).messages.push(message);
                 Ok(())
             }

@@ -24,7 +24,7 @@ use super::window::{AlignedWindows, OpenWindows, WindowedOf, result};
 use crate::BoxError;
 use crate::chain::{CloseContext, Emit, Fault, OpenContext};
 use crate::guarded::opaque;
-use crate::key::{KeySelector, Noted};
+use crate::key::{self, KeySelector, Noted};
 use crate::table::{Entries, fetch_all};
 use crate::time::{Timed, Windowed};
 
@@ -169,14 +169,9 @@ impl<K: std::hash::Hash + Eq, V> Rows<K, V> {
         record: &R,
         noted: Option<(u64, S::Noted)>,
     ) -> usize {
-        let (hash, selected) = match noted {
-            Some((hash, noted)) => (hash, selector.noted(noted, record)),
-            None => {
-                let selected = selector.select(record);
-                (self.index.begin(self.hasher.hash_one(S::lookup(&selected))), selected)
-            }
-        };
-        let Self { index, heads, states, width, pane, .. } = self;
+        let Self { hasher, index, heads, states, width, pane, .. } = self;
+        let begin = |key: &S::Lookup| index.begin(hasher.hash_one(key));
+        let (hash, selected) = key::selected(noted, selector, record, begin);
         let is_its = |row: &u32| {
             // While the key is waited for.
             let row = *row as usize;

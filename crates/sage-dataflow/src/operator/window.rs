@@ -18,7 +18,7 @@ use super::grid::{Grid, Lateness};
 use crate::BoxError;
 use crate::chain::{CloseContext, Emit, Fault, OpenContext};
 use crate::guarded::opaque;
-use crate::key::{KeySelector, Noted};
+use crate::key::{self, KeySelector, Noted};
 use crate::table::Table;
 use crate::time::{Timed, Timestamp, Window, Windowed};
 
@@ -255,12 +255,8 @@ where
         if time < self.first || self.last < time {
             return self.elsewhere(record, out, late);
         }
-        let state = match noted {
-            Some((hash, noted)) => {
-                S::entry(table, hash, key.noted(noted, &record), |key| (S::into_key(key), aggregate.start()))
-            }
-            None => key.state_of(table, &record, || aggregate.start()),
-        };
+        let (hash, selected) = key::selected(noted, key, &record, |key| table.begin(key));
+        let state = S::entry(table, hash, selected, |key| (S::into_key(key), aggregate.start()));
         aggregate.take(state, record.value)
     }
 
