@@ -38,6 +38,33 @@ impl<T> UnsafeCell<T> {
 #[inline(always)]
 pub(crate) fn publish_fence() {}
 
+/// Has the cache fetch a line to be written to: the one that lies `AHEAD` bytes behind `slots[index]`. A hint: any
+/// address will do.
+#[inline(always)]
+pub(crate) fn fetch_to_write<T, const AHEAD: usize>(slots: *const T, index: usize) {
+    // The compiler's own prefetch would fetch it to be read, as it does not count on this instruction. Processors that
+    // do not have it do nothing there.
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch changes nothing that a program can see, and of a wrong address it does nothing.
+    unsafe {
+        use std::arch::asm;
+        // An instruction can scale by the size of a number or a pointer.
+        if size_of::<T>() == 8 {
+            asm!(
+                "prefetchw [{} + {} * 8 + {}]", in(reg) slots, in(reg) index, const AHEAD,
+                options(nomem, nostack, preserves_flags),
+            );
+        } else {
+            asm!(
+                "prefetchw [{} + {} + {}]", in(reg) slots, in(reg) index * size_of::<T>(), const AHEAD,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let (_, _) = (slots, index);
+}
+
 /// The cheap one of a pair of fences: orders what its thread does before it with what it does after it, as seen by a
 /// thread that runs [`heavy_fence`]. Two threads that both run this one are not ordered.
 #[inline(always)]

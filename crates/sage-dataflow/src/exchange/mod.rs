@@ -7,6 +7,8 @@
 mod allowances;
 mod circle;
 mod combining;
+#[cfg(test)]
+mod deals;
 mod feedback;
 pub(crate) mod lane;
 #[cfg(test)]

@@ -53,7 +53,7 @@ fn deal(
                 })?;
             }
         }
-        if dealer.push(lanes, (number, kept.clone()))? == Pushed::Attend {
+        if dealer.push(lanes, (number, kept.clone())) == Pushed::Attend {
             dealer.attend(lanes)?;
         }
     }
@@ -205,7 +205,8 @@ mod orders {
                 inboxes.push(Inbox::new(vec![reader], signal, Duration::from_millis(1)));
             }
             let mut dealer = Dealer::new(2, 0);
-            assert_eq!(dealer.push(&mut lanes, Counted(0, dropped.clone())), Ok(Pushed::Done), "the other has room");
+            assert_eq!(dealer.push(&mut lanes, Counted(0, dropped.clone())), Pushed::Attend, "it is full");
+            dealer.attend(&mut lanes).expect("the other has room");
             let mut read = Vec::new();
             let mut other = inboxes.pop();
             let reader = thread::spawn(move || {
@@ -220,11 +221,10 @@ mod orders {
                 }
                 (other, read)
             });
-            if dealer.push(&mut lanes, Counted(1, dropped.clone())) == Ok(Pushed::Attend) {
-                dealer.attend(&mut lanes).expect("one gets room");
-            }
-            let pushed = dealer.push(&mut lanes, Counted(2, dropped.clone()));
-            assert!(pushed.is_ok(), "there is room");
+            assert_eq!(dealer.push(&mut lanes, Counted(1, dropped.clone())), Pushed::Attend, "it is full as well");
+            dealer.attend(&mut lanes).expect("one gets room");
+            // The last one: nobody has to attend to it.
+            let (Pushed::Done | Pushed::Attend) = dealer.push(&mut lanes, Counted(2, dropped.clone()));
             lanes.iter_mut().for_each(|lane| lane.finish().expect("nothing was lost"));
             let (other, others) = reader.join().expect("the reader does not panic");
             read.extend(others);

@@ -32,6 +32,8 @@ pub(super) mod sync {
         drop();
     }
 
+    pub(crate) fn fetch_to_write<T, const AHEAD: usize>(_slots: *const T, _index: usize) {}
+
     /// The fence that real machines do without; see the engine's file.
     pub(crate) fn publish_fence() {
         fence(Ordering::SeqCst);

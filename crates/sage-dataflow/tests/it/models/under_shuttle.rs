@@ -83,6 +83,8 @@ pub(super) mod sync {
 
     pub(crate) fn publish_fence() {}
 
+    pub(crate) fn fetch_to_write<T, const AHEAD: usize>(_slots: *const T, _index: usize) {}
+
     pub(crate) fn drop_record(drop: impl FnOnce()) {
         drop();
     }
