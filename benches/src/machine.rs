@@ -2,6 +2,8 @@
 //! memory.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -73,6 +75,65 @@ impl Neighbours {
     }
 }
 
+/// How long a cache line takes from one thread to another and back, in nanoseconds: the shortest and the longest time
+/// that was found. Processors that share a cache take a quarter of what others take, and a virtual machine may get now
+/// these and now those.
+#[derive(Default)]
+pub(crate) struct RoundTrips {
+    found: Option<(f64, f64)>,
+}
+
+impl RoundTrips {
+    /// Measures once more. Does nothing where there is one processor only.
+    pub(crate) fn measure(&mut self) {
+        if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+            return;
+        }
+        let nanos = round_trip_nanos();
+        let (least, most) = self.found.unwrap_or((nanos, nanos));
+        self.found = Some((least.min(nanos), most.max(nanos)));
+    }
+
+    /// A sentence about them, if any were measured.
+    pub(crate) fn describe(&self) -> Option<String> {
+        let (least, most) = self.found?;
+        Some(format!("A cache line took {least:.0} to {most:.0} ns from one thread to another and back."))
+    }
+}
+
+/// So many times in a row, of which the quickest counts: at first two threads may have one processor between them.
+const TIMES: u32 = 20;
+const ROUND_TRIPS: u32 = 2000;
+
+/// The time of one round trip between two threads.
+fn round_trip_nanos() -> f64 {
+    let turn = AtomicU32::new(0);
+    let wait_for = |awaited| {
+        let mut looks = 0_u32;
+        while turn.load(Ordering::Acquire) != awaited {
+            looks += 1;
+            if looks.is_multiple_of(1000) { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for trip in 0..TIMES * ROUND_TRIPS {
+                wait_for(2 * trip + 1);
+                turn.store(2 * trip + 2, Ordering::Release);
+            }
+        });
+        let timed = |time: u32| {
+            let start = Instant::now();
+            for trip in time * ROUND_TRIPS..(time + 1) * ROUND_TRIPS {
+                turn.store(2 * trip + 1, Ordering::Release);
+                wait_for(2 * trip + 2);
+            }
+            start.elapsed().as_nanos() as f64 / f64::from(ROUND_TRIPS)
+        };
+        (0..TIMES).map(timed).fold(f64::INFINITY, f64::min)
+    })
+}
+
 /// All ticks and those that were not idle, from the first line of `/proc/stat`: user, nice, system, idle, iowait, irq,
 /// softirq, steal. What follows (guests) is counted in user already.
 fn processor_ticks(stat: &str) -> Option<(u64, u64)> {
@@ -113,6 +174,19 @@ mod tests {
         assert_eq!(processor_ticks("cpu  1 2 3 40 50 6 7 8 100 100\ncpu0 1\n"), Some((117, 27)));
         assert_eq!(processor_ticks("cpu  1 x 3\n"), None);
         assert_eq!(own_ticks("1 (a ) b) S 1 1 1 0 -1 0 0 0 0 0 3 4 5 6 20 0"), Some(18));
+    }
+
+    #[test]
+    fn round_trips_have_a_least_and_a_most() {
+        let mut trips = RoundTrips { found: Some((1.0, 2.0)) };
+        trips.measure();
+        let (least, most) = trips.found.expect("they were found before");
+        assert!(least <= 1.0, "{least}");
+        let several = std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1);
+        assert!(most > 2.0 || !several, "no line is so quick: {most}");
+        trips.found = Some((99.6, 470.2));
+        let described = trips.describe().expect("as above");
+        assert_eq!(described, "A cache line took 100 to 470 ns from one thread to another and back.");
     }
 
     #[test]

@@ -190,8 +190,10 @@ fn main() -> Result<()> {
         return columnar::serve(workload, &options);
     }
     let neighbours = machine::Neighbours::watch();
-    let rows = measure_selected(&options)?;
+    let mut trips = machine::RoundTrips::default();
+    let rows = measure_selected(&options, &mut trips)?;
     println!("\n{}", results::terminal_table(&rows));
+    trips.describe().iter().for_each(|trips| println!("{trips}"));
     let others = neighbours.share();
     if let Some(others) = others.filter(|others| *others > BUSY_SHARE) {
         println!(
@@ -199,10 +201,10 @@ fn main() -> Result<()> {
             others * 100.0
         );
     }
-    write_results(&options, &rows, others)
+    write_results(&options, &rows, others, trips.describe())
 }
 
-fn measure_selected(options: &Options) -> Result<Vec<Row>> {
+fn measure_selected(options: &Options, trips: &mut machine::RoundTrips) -> Result<Vec<Row>> {
     for wanted in &options.only {
         if !WORKLOADS.iter().any(|(name, _)| name.starts_with(wanted.as_str())) {
             bail!("--only {wanted} selects nothing; there are {}", WORKLOADS.map(|(name, _)| name).join(", "));
@@ -211,6 +213,7 @@ fn measure_selected(options: &Options) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (name, measure) in WORKLOADS {
         if options.selects(name) {
+            trips.measure();
             rows.extend(measure(options)?);
         }
     }
@@ -221,7 +224,7 @@ fn measure_selected(options: &Options) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn write_results(options: &Options, rows: &[Row], others: Option<f64>) -> Result<()> {
+fn write_results(options: &Options, rows: &[Row], others: Option<f64>, trips: Option<String>) -> Result<()> {
     let name = if options.is_complete() { "results.json" } else { "partial.json" };
     let json = options.scratch_folder().join(name);
     results::write_json(rows, &json)?;
@@ -232,6 +235,9 @@ fn write_results(options: &Options, rows: &[Row], others: Option<f64>) -> Result
             format!("Measured on {};\nmedians of {} alternating runs.", machine::describe(), options.runs);
         if let Some(others) = others {
             caption.push_str(&format!(" Other programs took {:.0} % of the processors meanwhile.", others * 100.0));
+        }
+        if let Some(trips) = trips {
+            caption.push_str(&format!("\n{trips}"));
         }
         results::rewrite_document(&document, &results::markdown_table(rows, &caption))
             .context("the table was measured but not written")?;

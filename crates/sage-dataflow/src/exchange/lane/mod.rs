@@ -17,9 +17,10 @@
 //!     closed, and its length final. A closed block is never empty.
 //!  5. Whoever drops the last half of a lane drops the records nobody read.
 //!
-//! A push is a store of the record, a store of the length, and one comparison with the block's `limit`. It calls
-//! nothing that could wait: it answers [`Pushed::Attend`] when the block is full or the reader asked for attention, and
-//! [`Writer::attend`] does the rest, once the chain's loop has been left. So the loop keeps its state in registers.
+//! A push is a store of the record, a store of the length, and one comparison with the block's `limit`. Beside them it
+//! has the cache fetch the memory for later records, which the reader's processor had last. It calls nothing that could
+//! wait: it answers [`Pushed::Attend`] when the block is full or the reader asked for attention, and [`Writer::attend`]
+//! does the rest, once the chain's loop has been left. So the loop keeps its state in registers.
 //! A writer that is not attended to is harmless: the push that fills a block leaves it, and until a block is opened
 //! every further one drops its record, which breaks the lane off ([`Refused::Overrun`]).
 //!
