@@ -51,12 +51,12 @@ pub(crate) fn fetch_to_write<T, const AHEAD: usize>(slots: *const T, index: usiz
         // An instruction can scale by the size of a number or a pointer.
         if size_of::<T>() == 8 {
             asm!(
-                "prefetchw [{} + {} * 8 + {}]", in(reg) slots, in(reg) index, const AHEAD,
+                "prefetchw [{} + {} * 8 + {}]", in(reg) slots.addr(), in(reg) index, const AHEAD,
                 options(nomem, nostack, preserves_flags),
             );
         } else {
             asm!(
-                "prefetchw [{} + {} + {}]", in(reg) slots, in(reg) index * size_of::<T>(), const AHEAD,
+                "prefetchw [{} + {} + {}]", in(reg) slots.addr(), in(reg) index * size_of::<T>(), const AHEAD,
                 options(nomem, nostack, preserves_flags),
             );
         }
