@@ -202,6 +202,21 @@ impl<K: Hash + Eq, V> Table<K, V> {
         Some(entry.remove().0)
     }
 
+    /// Takes out the key with this hash for which `is_key` holds, if `is_over` says so of its value.
+    #[inline(always)]
+    pub(crate) fn remove_if(
+        &mut self,
+        hash: u64,
+        mut is_key: impl FnMut(&K) -> bool,
+        is_over: impl FnOnce(&mut V) -> bool,
+    ) {
+        if let Ok(mut entry) = self.entries.find(hash, |(key, _)| is_key(key))
+            && is_over(&mut entry.get_mut().1)
+        {
+            entry.remove();
+        }
+    }
+
     /// Keeps those entries alone for which `stays` holds.
     pub(crate) fn retain(&mut self, mut stays: impl FnMut(&V) -> bool) {
         self.entries.entries.retain(|(_, value)| stays(value));
@@ -219,6 +234,12 @@ impl<K: Hash + Eq, V> Table<K, V> {
 
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Makes room for so many more entries.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        let Self { entries, hash } = self;
+        entries.entries.reserve(more, |(key, _)| hash.hash_one(key));
     }
 
     /// How many entries it has room for.

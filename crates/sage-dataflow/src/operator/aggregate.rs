@@ -32,6 +32,22 @@ pub trait Aggregate<K, T>: Clone + Send + 'static {
     fn take(&mut self, state: &mut Self::State, value: T) -> Result<(), Fault>;
     #[doc(hidden)]
     fn merge(&mut self, state: &mut Self::State, other: Self::State);
+
+    /// Whether the state of a pane can go into that of a window, and out of it again.
+    #[doc(hidden)]
+    const PANES: bool = false;
+    #[doc(hidden)]
+    fn enter(&mut self, window: &mut Self::State, pane: &Self::State) {
+        let _ = (window, pane);
+        unreachable!("without panes, no pane enters");
+    }
+    /// Whether the window has no record left.
+    #[doc(hidden)]
+    fn leave(&mut self, window: &mut Self::State, pane: &Self::State) -> bool {
+        let _ = (window, pane);
+        unreachable!("without panes, no pane leaves");
+    }
+
     /// The result, of a window that may fire again.
     #[doc(hidden)]
     fn look(&mut self, key: &K, window: Window, state: &Self::State) -> Self::Out;
@@ -157,6 +173,7 @@ impl<K, T> Aggregate<K, T> for Counted {
     type State = u64;
     type Out = u64;
     const MERGES: bool = true;
+    const PANES: bool = true;
 
     #[inline(always)]
     fn start(&self) -> u64 {
@@ -174,6 +191,15 @@ impl<K, T> Aggregate<K, T> for Counted {
     }
     fn merge(&mut self, state: &mut u64, other: u64) {
         *state += other;
+    }
+    #[inline(always)]
+    fn enter(&mut self, window: &mut u64, pane: &u64) {
+        *window += pane;
+    }
+    #[inline(always)]
+    fn leave(&mut self, window: &mut u64, pane: &u64) -> bool {
+        *window -= pane;
+        *window == 0
     }
     fn look(&mut self, _key: &K, _window: Window, state: &u64) -> u64 {
         *state

@@ -37,6 +37,12 @@ impl Grid {
         self.reach == 0
     }
 
+    /// How long the windows are.
+    #[inline]
+    pub(crate) fn size(&self) -> i128 {
+        self.size
+    }
+
     /// How far apart the windows begin.
     #[inline]
     pub(crate) fn every(&self) -> i128 {
@@ -92,8 +98,13 @@ impl Grid {
 
     /// The number of the first window that ends after `watermark`, which no window does at the end of input.
     pub(crate) fn first_behind(&self, watermark: i64) -> Option<i64> {
+        self.start_behind(watermark).and_then(|start| self.number(start))
+    }
+
+    /// Where the first window begins that ends after `watermark`, which no window does at the end of input.
+    pub(crate) fn start_behind(&self, watermark: i64) -> Option<i128> {
         let number = (i128::from(watermark) - self.size).div_euclid(self.every) + 1;
-        if watermark == i64::MAX { None } else { i64::try_from(number).ok() }
+        (watermark < i64::MAX).then_some(number * self.every)
     }
 
     /// The first and the last moment around `time` that are in the same windows.

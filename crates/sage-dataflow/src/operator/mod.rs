@@ -17,6 +17,7 @@ pub(crate) mod join;
 mod keyed;
 mod late;
 mod map;
+mod panes;
 mod process;
 mod queue;
 mod session;

@@ -8,6 +8,8 @@
 //! [`AlignedWindows`], which also does the whole work where windows are kept after they have fired, or where a record
 //! is in very many.
 //!
+//! An aggregate that can take a part of its records back, as a count can, needs neither: `panes.rs`.
+//!
 //! Invariants:
 //!  1. A window from `base` on and before `limit` lies in the rows, any other in a table. No window that has a table is
 //!     in between, and `limit` only grows, but for a window that gets a table at `limit` or behind.
@@ -20,6 +22,7 @@ use foldhash::fast::RandomState;
 
 use super::aggregate::Aggregate;
 use super::grid::{Grid, Lateness};
+use super::panes::Panes;
 use super::window::{AlignedWindows, OpenWindows, WindowedOf, result};
 use crate::BoxError;
 use crate::chain::{CloseContext, Emit, Fault, OpenContext};
@@ -36,6 +39,8 @@ const FEW_ROWS: usize = 4096;
 /// `window` with sliding windows.
 pub struct SlidingWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> {
     aligned: AlignedWindows<S, T, A>,
+    /// In place of rows and tables.
+    panes: Option<Box<Panes<S::Key, A::State>>>,
     rows: Option<Box<Rows<S::Key, A::State>>>,
     noted: Noted<S::Noted>,
 }
@@ -286,9 +291,11 @@ impl<K: std::hash::Hash + Eq, V> Rows<K, V> {
 
 impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> SlidingWindows<S, T, A> {
     pub(crate) fn new(grid: Grid, lateness: Lateness, key: S, aggregate: A) -> Self {
-        let windows = grid.most_windows().filter(|windows| (2..=MOST_WINDOWS).contains(windows));
-        let rows = windows.filter(|_| lateness.is_none()).map(|windows| Box::new(Rows::new(windows)));
-        Self { aligned: AlignedWindows::new(grid, lateness, key, aggregate), rows, noted: Noted::new() }
+        let once = lateness.is_none() && !grid.is_tumbling();
+        let panes = (once && A::PANES).then(|| Box::new(Panes::new()));
+        let windows = grid.most_windows().filter(|windows| *windows <= MOST_WINDOWS);
+        let rows = windows.filter(|_| once && !A::PANES).map(|windows| Box::new(Rows::new(windows)));
+        Self { aligned: AlignedWindows::new(grid, lateness, key, aggregate), panes, rows, noted: Noted::new() }
     }
 
     /// Takes a record that has other windows than the one before.
@@ -366,6 +373,34 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> SlidingWindows<S, T, 
         rows.limit = base.saturating_add(rows.width as i64).min(in_table);
     }
 
+    /// Fires the windows that are put together from panes.
+    fn advance_panes(
+        &mut self,
+        watermark: i64,
+        out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>,
+    ) -> Result<(), Fault>
+    where
+        S::Key: Clone,
+    {
+        let Self { aligned: AlignedWindows { grid, aggregate, .. }, panes: Some(panes), .. } = self else {
+            return Ok(());
+        };
+        while let Some(start) = panes.first(*grid).filter(|start| grid.end(*start) <= watermark) {
+            let window = grid.window(start);
+            let entered = panes.enter(*grid, start, aggregate);
+            let sent = entered.iter().try_for_each(|(key, state)| {
+                let value = aggregate.look(key, window, state);
+                out.emit(result(key.clone(), window, value))
+            });
+            panes.leave(*grid, aggregate);
+            sent?;
+        }
+        if let Some(start) = grid.start_behind(watermark) {
+            panes.go_on_to(start);
+        }
+        Ok(())
+    }
+
     /// Fires the window in a place.
     fn fire(
         &mut self,
@@ -435,6 +470,18 @@ where
     ) -> Result<(), Fault> {
         let time = record.time.millis();
         let noted = self.noted.pop();
+        if A::PANES
+            && let Self { aligned, panes: Some(panes), .. } = self
+        {
+            let AlignedWindows { grid, key, aggregate, expiry, .. } = aligned;
+            if panes.is_at_hand(time) {
+                return panes.add(noted, key, record, aggregate);
+            }
+            if grid.end(grid.around(time).1) <= *expiry {
+                return late(record, out);
+            }
+            return panes.add_elsewhere(*grid, key, record, aggregate);
+        }
         match &mut self.rows {
             Some(rows) if rows.pane.from <= time && time <= rows.pane.to => {
                 let row = rows.row(&mut self.aligned.key, &record, noted);
@@ -446,13 +493,22 @@ where
 
     #[inline(always)]
     fn looks_ahead(&mut self) -> usize {
-        self.noted.restart(self.rows.as_ref().is_some_and(|rows| rows.index.is_large()))
+        let is_large = match (&self.panes, &self.rows) {
+            (Some(panes), _) => panes.at_hand().is_large(),
+            (_, Some(rows)) => rows.index.is_large(),
+            _ => false,
+        };
+        self.noted.restart(is_large)
     }
 
     #[inline(always)]
     fn ahead(&mut self, record: &Timed<T>) {
-        let Self { aligned, rows: Some(rows), noted } = self else { return };
-        noted.note(&mut aligned.key, record, |key| rows.index.begin(rows.hasher.hash_one(key)));
+        let Self { aligned, panes, rows, noted } = self;
+        match (panes, rows) {
+            (Some(panes), _) => noted.note(&mut aligned.key, record, |key| panes.at_hand().begin(key)),
+            (_, Some(rows)) => noted.note(&mut aligned.key, record, |key| rows.index.begin(rows.hasher.hash_one(key))),
+            _ => {}
+        }
     }
 
     fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<WindowedOf<Self>>>) -> Result<(), Fault> {
@@ -460,6 +516,9 @@ where
             return Ok(());
         }
         let grid = self.aligned.grid;
+        if A::PANES {
+            self.advance_panes(watermark, out)?;
+        }
         while let Some((number, place)) = self.rows.as_ref().and_then(|rows| rows.first()) {
             let end = grid.end(grid.start(number));
             if end > watermark {
@@ -487,11 +546,21 @@ where
         let grid = self.aligned.grid;
         let in_rows = self.rows.as_ref().and_then(|rows| rows.first());
         let in_rows = in_rows.map_or(i64::MAX, |(number, _)| grid.end(grid.start(number)));
-        in_rows.min(self.aligned.fires_at())
+        let of_panes = self.panes.as_ref().and_then(|panes| panes.first(grid));
+        let of_panes = of_panes.map_or(i64::MAX, |start| grid.end(start));
+        of_panes.min(in_rows).min(self.aligned.fires_at())
     }
 
     fn discard(&mut self) -> u64 {
         let mut dropped = self.aligned.discard();
+        let Self { aligned: AlignedWindows { grid, aggregate, .. }, panes, .. } = self;
+        if let Some(panes) = panes {
+            while let Some(start) = panes.first(*grid) {
+                dropped += panes.enter(*grid, start, aggregate).len() as u64;
+                panes.leave(*grid, aggregate);
+            }
+            **panes = Panes::new();
+        }
         if let Some(rows) = &mut self.rows {
             dropped += rows.lists.iter().map(|list| list.len() as u64).sum::<u64>();
             **rows = Rows::new(self.aligned.grid.most_windows().unwrap_or(1));

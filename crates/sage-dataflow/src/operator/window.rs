@@ -11,6 +11,7 @@
 //! is looked at that has nothing to fire. The window of the last record is at hand.
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::marker::PhantomData;
 
 use super::aggregate::Aggregate;
@@ -72,6 +73,27 @@ pub(super) fn result<K, O>(key: K, window: Window, value: O) -> Timed<Windowed<K
     Timed { time: window.last(), value: Windowed { key, window, value, partial: false } }
 }
 
+/// An empty table, for the next window.
+pub(super) struct Spare<K, V>(Table<K, V>);
+
+impl<K: Hash + Eq, V> Spare<K, V> {
+    /// A small one, in which keys have the same hashes as in `table`.
+    pub(super) fn new(table: &Table<K, V>) -> Self {
+        Self(table.afresh())
+    }
+
+    pub(super) fn take(&mut self) -> Table<K, V> {
+        self.0.take()
+    }
+
+    /// Keeps an empty table, in which so many keys were, unless it is far larger than those.
+    pub(super) fn keep(&mut self, table: Table<K, V>, keys: usize) {
+        if table.capacity() > self.0.capacity() && (keys == 0 || table.capacity() / 8 <= keys) {
+            self.0 = table;
+        }
+    }
+}
+
 /// Tumbling and sliding windows.
 pub struct AlignedWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> {
     pub(super) grid: Grid,
@@ -87,8 +109,7 @@ pub struct AlignedWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> 
     table: Table<S::Key, A::State>,
     /// The other windows, by their start.
     pub(super) others: BTreeMap<i128, Table<S::Key, A::State>>,
-    /// An empty table, for the next window.
-    spare: Table<S::Key, A::State>,
+    spare: Spare<S::Key, A::State>,
     pub(super) watermark: i64,
     /// Windows that end then or before take no more records.
     pub(super) expiry: i64,
@@ -108,7 +129,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> AlignedWindows<S, T, 
             at_hand: 0,
             first: i64::MAX,
             last: i64::MIN,
-            spare: table.afresh(),
+            spare: Spare::new(&table),
             table,
             others: BTreeMap::new(),
             watermark: i64::MIN,
@@ -130,22 +151,10 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> AlignedWindows<S, T, 
     fn take_up(&mut self, start: i128) {
         self.put_back();
         if let Some(table) = self.others.remove(&start) {
-            self.recycle_into_hand(table);
+            self.spare.keep(std::mem::replace(&mut self.table, table), 0);
         }
         self.at_hand = start;
         (self.first, self.last) = self.grid.moments(start);
-    }
-
-    fn recycle_into_hand(&mut self, table: Table<S::Key, A::State>) {
-        let unused = std::mem::replace(&mut self.table, table);
-        self.recycle(unused, 0);
-    }
-
-    /// Keeps an empty table for the next window, unless it is far larger than what was in it.
-    fn recycle(&mut self, table: Table<S::Key, A::State>, keys: usize) {
-        if table.capacity() > self.spare.capacity() && (keys == 0 || table.capacity() / 8 <= keys) {
-            self.spare = table;
-        }
     }
 
     /// Takes a record that is not in the window at hand.
@@ -312,7 +321,7 @@ where
             } else {
                 table.clear();
             }
-            self.recycle(table, keys);
+            self.spare.keep(table, keys);
         }
         Ok(())
     }

@@ -1,10 +1,11 @@
+use std::fmt::Debug;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::key::Computed;
-use crate::operator::Folded;
+use crate::operator::{Counted, Folded};
 use crate::time::Timestamp;
 
 type Value = (u16, u32);
@@ -15,18 +16,17 @@ enum Step {
     Watermark(i64),
 }
 
-/// What came out: start, end and key of a window, and the values in it; or a late record.
+/// What came out: start, end and key of a window, and its result; or a late record.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Came {
-    Window(i64, i64, u16, Vec<u32>),
+enum Came<R> {
+    Window(i64, i64, u16, R),
     Late(u32),
 }
 
-#[derive(Default)]
-struct All(Vec<Came>);
+struct All<R>(Vec<Came<R>>);
 
-impl Emit<Timed<Windowed<u16, Vec<u32>>>> for All {
-    fn emit(&mut self, record: Timed<Windowed<u16, Vec<u32>>>) -> Result<(), Fault> {
+impl<R> Emit<Timed<Windowed<u16, R>>> for All<R> {
+    fn emit(&mut self, record: Timed<Windowed<u16, R>>) -> Result<(), Fault> {
         let Windowed { key, window, value, .. } = record.value;
         assert_eq!(record.time, window.last());
         self.0.push(Came::Window(window.start.millis(), window.end.millis(), key, value));
@@ -34,18 +34,21 @@ impl Emit<Timed<Windowed<u16, Vec<u32>>>> for All {
     }
 }
 
-fn play(
-    windows: &mut impl OpenWindows<Value = Value, Key = u16, Result = Vec<u32>>,
+/// What came after each step and, with `finish`, at the end; when the next window was to fire then; what was dropped.
+type Played<R> = (Vec<Vec<Came<R>>>, i64, u64);
+
+fn play<R: Ord + Debug + Send + 'static>(
+    windows: &mut impl OpenWindows<Value = Value, Key = u16, Result = R>,
     steps: &[Step],
     finish: bool,
-) -> (Vec<Vec<Came>>, i64, u64) {
+) -> Played<R> {
     let mut came = Vec::new();
     for (number, step) in steps.iter().enumerate() {
-        let mut all = All::default();
+        let mut all = All(Vec::new());
         match step {
             Step::Record(time, key) => {
                 let record = Timed { time: Timestamp::from_millis(*time), value: (*key, number as u32) };
-                let late = |record: Timed<Value>, out: &mut All| {
+                let late = |record: Timed<Value>, out: &mut All<R>| {
                     out.0.push(Came::Late(record.value.1));
                     Ok(())
                 };
@@ -63,7 +66,7 @@ fn play(
     if !finish {
         return (came, fires_at, windows.discard());
     }
-    let mut all = All::default();
+    let mut all = All(Vec::new());
     windows.advance(i64::MAX, &mut all).unwrap();
     all.0.sort();
     came.push(all.0);
@@ -74,12 +77,13 @@ fn compare(size: u64, every: u64, lateness: u64, steps: &[Step], finish: bool) -
     let grid = Grid::new(Duration::from_millis(size), Duration::from_millis(every));
     let lateness = Lateness::new(Duration::from_millis(lateness));
     let key = Computed::new(|record: &Timed<Value>| record.value.0);
-    let aggregate =
-        Folded { initial: Vec::new(), function: |values: &mut Vec<u32>, value: &Value| values.push(value.1) };
-    let mut tables = AlignedWindows::new(grid, lateness, key.clone(), aggregate.clone());
-    let mut rows = SlidingWindows::new(grid, lateness, key, aggregate);
-    let (theirs, ours) = (play(&mut tables, steps, finish), play(&mut rows, steps, finish));
-    prop_assert_eq!(ours, theirs);
+    let folded = Folded { initial: Vec::new(), function: |values: &mut Vec<u32>, value: &Value| values.push(value.1) };
+    let mut tables = AlignedWindows::new(grid, lateness, key.clone(), folded.clone());
+    let mut rows = SlidingWindows::new(grid, lateness, key.clone(), folded);
+    prop_assert_eq!(play(&mut rows, steps, finish), play(&mut tables, steps, finish));
+    let mut tables = AlignedWindows::new(grid, lateness, key.clone(), Counted);
+    let mut panes = SlidingWindows::new(grid, lateness, key, Counted);
+    prop_assert_eq!(play(&mut panes, steps, finish), play(&mut tables, steps, finish));
     Ok(())
 }
 
@@ -110,7 +114,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn rows_give_what_a_table_for_each_window_gives(
+    fn rows_and_panes_give_what_a_table_for_each_window_gives(
         every in 1..9_u64,
         times in 1..14_u64,
         more in 0..9_u64,
@@ -136,7 +140,7 @@ fn rows_are_given_back_when_few_keys_are_left() {
     assert_eq!((rows.index.len(), rows.lists.iter().map(Vec::len).sum::<usize>()), (0, 0));
 
     let mut windows = windows.clone();
-    let mut all = All::default();
+    let mut all = All(Vec::new());
     for step in many.into_iter().chain([Step::Watermark(15)]) {
         match step {
             Step::Record(time, key) => {
@@ -155,4 +159,24 @@ fn rows_are_given_back_when_few_keys_are_left() {
     let expected = [1, 2].map(|key| Came::Window(10, 20, key, vec![0]));
     all.0.sort();
     assert_eq!(all.0, expected);
+}
+
+#[test]
+fn the_room_of_a_window_is_given_back_when_few_keys_are_left_in_its_panes() {
+    let grid = Grid::new(Duration::from_millis(10), Duration::from_millis(5));
+    let key = Computed::new(|record: &Timed<Value>| record.value.0);
+    let mut windows = SlidingWindows::new(grid, Lateness::new(Duration::ZERO), key, Counted);
+    let mut all = All(Vec::new());
+    for (time, key) in (0..20_000).map(|key| (7, key)).chain([(12, 1), (13, 2), (17, 1)]) {
+        let record = Timed { time: Timestamp::from_millis(time), value: (key, 0) };
+        windows.take(record, &mut all, |_, _| Ok(())).unwrap();
+    }
+    windows.advance(10, &mut all).unwrap();
+    assert_eq!((all.0.len(), windows.panes.as_ref().unwrap().room()), (20_000, 28_672));
+    windows.advance(15, &mut all).unwrap();
+    assert_eq!((all.0.len(), windows.panes.as_ref().unwrap().room()), (40_000, 3));
+    all.0.clear();
+    windows.advance(20, &mut all).unwrap();
+    all.0.sort();
+    assert_eq!(all.0, [Came::Window(10, 20, 1, 2), Came::Window(10, 20, 2, 1)]);
 }
