@@ -6,7 +6,7 @@
 use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::RandomState;
-use hashbrown::hash_table::{AbsentEntry, HashTable, OccupiedEntry};
+use hashbrown::hash_table::{Entry, HashTable, OccupiedEntry, VacantEntry};
 
 use crate::guarded::opaque;
 
@@ -28,8 +28,8 @@ pub(crate) struct Entries<T> {
 }
 
 /// A place for an entry that is not there yet.
-pub(crate) struct Absent<'t, T> {
-    entry: AbsentEntry<'t, T>,
+pub(crate) struct Vacant<'t, T> {
+    entry: VacantEntry<'t, T>,
     start: &'t mut usize,
 }
 
@@ -61,21 +61,32 @@ impl<T> Entries<T> {
         hash
     }
 
-    /// The entry with this hash for which `is_it` holds, or a place for one.
+    /// The entry with this hash for which `is_it` holds.
     #[inline(always)]
-    pub(crate) fn find(
+    pub(crate) fn find(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<OccupiedEntry<'_, T>> {
+        self.entries.find_entry(hash, is_it).ok()
+    }
+
+    /// The entry with this hash for which `is_it` holds, or a place for one. `hash_of` says the hashes of others.
+    #[inline(always)]
+    pub(crate) fn entry(
         &mut self,
         hash: u64,
         is_it: impl FnMut(&T) -> bool,
-    ) -> Result<OccupiedEntry<'_, T>, Absent<'_, T>> {
+        hash_of: impl Fn(&T) -> u64,
+    ) -> Result<OccupiedEntry<'_, T>, Vacant<'_, T>> {
         let Self { entries, start } = self;
-        entries.find_entry(hash, is_it).map_err(|entry| Absent { entry, start })
+        match entries.entry(hash, is_it, hash_of) {
+            Entry::Occupied(entry) => Ok(entry),
+            Entry::Vacant(entry) => Err(Vacant { entry, start }),
+        }
     }
 
     /// Puts in an entry that is not there yet.
-    #[inline(always)]
-    pub(crate) fn insert_new(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) -> OccupiedEntry<'_, T> {
-        insert(&mut self.entries, &mut self.start, hash, entry, hash_of)
+    pub(crate) fn insert_new(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) {
+        if let Err(vacant) = self.entry(hash, |_| false, hash_of) {
+            vacant.insert(entry);
+        }
     }
 
     /// Whether it is so large that a look-up waits for memory.
@@ -101,25 +112,15 @@ impl<T> Entries<T> {
     }
 }
 
-impl<'t, T> Absent<'t, T> {
+impl<'t, T> Vacant<'t, T> {
+    /// Puts the entry in, and finds out where the entries lie then. What it is made of is written where it is to lie:
+    /// were it put together elsewhere, to be copied in wider pieces, it would be waited for.
     #[inline(always)]
-    pub(crate) fn insert(self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) -> OccupiedEntry<'t, T> {
-        insert(self.entry.into_table(), self.start, hash, entry, hash_of)
+    pub(crate) fn insert(self, entry: T) -> OccupiedEntry<'t, T> {
+        let occupied = self.entry.insert(entry);
+        *self.start = std::ptr::from_ref(occupied.get()).addr() + (occupied.bucket_index() + 1) * size_of::<T>();
+        occupied
     }
-}
-
-/// Puts in an entry that is not there yet, and finds out where the entries lie then.
-#[inline(always)]
-fn insert<'t, T>(
-    entries: &'t mut HashTable<T>,
-    start: &mut usize,
-    hash: u64,
-    entry: T,
-    hash_of: impl Fn(&T) -> u64,
-) -> OccupiedEntry<'t, T> {
-    let occupied = entries.insert_unique(hash, entry, hash_of);
-    *start = std::ptr::from_ref(occupied.get()).addr() + (occupied.bucket_index() + 1) * size_of::<T>();
-    occupied
 }
 
 /// Keys and their values.
@@ -169,9 +170,9 @@ impl<K: Hash + Eq, V> Table<K, V> {
         new: impl FnOnce(&mut H) -> (K, V),
     ) -> &mut V {
         let Self { entries, hash: hasher } = self;
-        let entry = match entries.find(hash, |(key, _)| is_key(held, key)) {
+        let entry = match entries.entry(hash, |(key, _)| is_key(held, key), |(key, _)| hasher.hash_one(key)) {
             Ok(entry) => entry,
-            Err(absent) => absent.insert(hash, new(held), |(key, _)| hasher.hash_one(key)),
+            Err(vacant) => vacant.insert(new(held)),
         };
         &mut entry.into_mut().1
     }
@@ -198,7 +199,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
 
     /// Takes out the key with this hash for which `is_key` holds, and its value.
     pub(crate) fn remove(&mut self, hash: u64, mut is_key: impl FnMut(&K) -> bool) -> Option<(K, V)> {
-        let entry = self.entries.find(hash, |(key, _)| is_key(key)).ok()?;
+        let entry = self.entries.find(hash, |(key, _)| is_key(key))?;
         Some(entry.remove().0)
     }
 
@@ -210,7 +211,7 @@ impl<K: Hash + Eq, V> Table<K, V> {
         mut is_key: impl FnMut(&K) -> bool,
         is_over: impl FnOnce(&mut V) -> bool,
     ) {
-        if let Ok(mut entry) = self.entries.find(hash, |(key, _)| is_key(key))
+        if let Some(mut entry) = self.entries.find(hash, |(key, _)| is_key(key))
             && is_over(&mut entry.get_mut().1)
         {
             entry.remove();

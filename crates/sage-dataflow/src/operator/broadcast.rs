@@ -4,8 +4,8 @@
 use std::convert::Infallible;
 use std::marker::PhantomData;
 
-use super::Output;
 use super::connect::In2;
+use super::map::{Output, Through};
 use crate::chain::{Fault, Flags, Outlet, Stage};
 use crate::key::KeySelector;
 use crate::table::Table;
@@ -96,10 +96,16 @@ where
     type Side = Infallible;
     const FLAGS: Flags = Flags::ANY;
 
+    #[inline(always)]
     fn process(&mut self, record: In2<I, R>, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
         let Self { state, update, function, .. } = self;
         match record {
-            In2::A(record) => Output::over(out, |output| function.call(state, record, output)),
+            In2::A(record) => {
+                let mut way = Through(out);
+                let mut output = Output::over(&mut way);
+                function.call(state, record, &mut output);
+                output.end()
+            }
             In2::B(record) => {
                 update(state, record);
                 Ok(())

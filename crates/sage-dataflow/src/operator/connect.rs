@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::marker::PhantomData;
 
-use super::Output;
+use super::map::{Output, Through};
 use crate::chain::{Fault, Flags, Outlet, Stage};
 use crate::key::{Hashed, KeySelector};
 use crate::table::Table;
@@ -177,7 +177,10 @@ macro_rules! inputs {
                         self.keys.$index.state_of(&mut self.states, part, || self.initial.clone())
                     })+
                 };
-                Output::over(out, |output| (self.function)(state, record, output))
+                let mut way = Through(out);
+                let mut output = Output::over(&mut way);
+                (self.function)(state, record, &mut output);
+                output.end()
             }
         }
     };

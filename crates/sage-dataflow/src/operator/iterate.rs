@@ -11,8 +11,8 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::Output;
 use super::connect::In2;
+use super::map::{Output, Through};
 use crate::chain::{Emit, Fault, Flags, OpenContext, Operator, Outlet, Signal, Stage};
 use crate::key::KeySelector;
 use crate::table::Table;
@@ -119,9 +119,11 @@ where
         let mut sent = 0;
         for (key, Place { state, messages }) in places.iter_mut() {
             let messages = std::mem::take(messages);
-            Output::over(&mut Sideways(&mut *out, PhantomData), |output| {
-                function(state, messages, &mut Round { number, key, sent: &mut sent, output });
-            })?;
+            let mut sideways = Sideways(&mut *out, PhantomData);
+            let mut way = Through(&mut sideways);
+            let mut output = Output::over(&mut way);
+            function(state, messages, &mut Round { number, key, sent: &mut sent, output: &mut output });
+            output.end()?;
             // Keys that send nothing may be many.
             out.look()?;
         }

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::marker::PhantomData;
 
-use super::Output;
+use super::map::{Output, Through};
 use super::states::Keeps;
 use crate::chain::{Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::key::{KeySelector, Noted};
@@ -42,7 +42,10 @@ where
 
     #[inline(always)]
     fn call(&mut self, state: &mut A, record: I, out: &mut impl Emit<O>) -> Result<(), Fault> {
-        Output::over(out, |output| (self.0)(state, record, output))
+        let mut way = Through(out);
+        let mut output = Output::over(&mut way);
+        (self.0)(state, record, &mut output);
+        output.end()
     }
 }
 

@@ -137,11 +137,11 @@ pub struct Output<'a, O> {
 }
 
 /// An [`Emit`] that can be erased.
-trait Outward<O> {
+pub(super) trait Outward<O> {
     fn send(&mut self, record: O) -> Result<(), Fault>;
 }
 
-struct Through<'a, E>(&'a mut E);
+pub(super) struct Through<'a, E>(pub(super) &'a mut E);
 
 impl<O, E: Emit<O>> Outward<O> for Through<'_, E> {
     #[inline(always)]
@@ -150,7 +150,18 @@ impl<O, E: Emit<O>> Outward<O> for Through<'_, E> {
     }
 }
 
-impl<O> Output<'_, O> {
+impl<'a, O> Output<'a, O> {
+    #[inline(always)]
+    pub(super) fn over(emit: &'a mut impl Outward<O>) -> Self {
+        Self { emit, fault: None }
+    }
+
+    /// What became of the records that were pushed.
+    #[inline(always)]
+    pub(super) fn end(self) -> Result<(), Fault> {
+        self.fault.map_or(Ok(()), Err)
+    }
+
     /// Sends a record on. Drops it once no more records are [`wanted`](Self::wanted).
     #[inline(always)]
     pub fn push(&mut self, record: O) {
@@ -159,14 +170,6 @@ impl<O> Output<'_, O> {
         {
             self.fault = Some(fault);
         }
-    }
-
-    /// Gives `push` an output that leads to `out`.
-    #[inline(always)]
-    pub(super) fn over<E: Emit<O>>(out: &mut E, push: impl FnOnce(&mut Output<'_, O>)) -> Result<(), Fault> {
-        let mut output = Output { emit: &mut Through(out), fault: None };
-        push(&mut output);
-        output.fault.map_or(Ok(()), Err)
     }
 
     /// Whether more records are wanted. False once the job is cancelled or has failed, or once every operator
@@ -215,6 +218,9 @@ where
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
-        Output::over(out, |output| (self.function)(record, output))
+        let mut way = Through(out);
+        let mut output = Output::over(&mut way);
+        (self.function)(record, &mut output);
+        output.end()
     }
 }

@@ -11,8 +11,8 @@ use std::marker::PhantomData;
 use foldhash::fast::RandomState;
 use hashbrown::hash_table::OccupiedEntry;
 
-use super::Output;
 use super::function::ProcessFunction;
+use super::map::{Output, Through};
 use super::timers::{Due, Kind, Queues, Timer, Timers};
 use crate::BoxError;
 use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
@@ -35,6 +35,7 @@ pub struct KeyContext<'a, 'o, K, O> {
 
 impl<K, O> KeyContext<'_, '_, K, O> {
     /// The key of the record or the timer.
+    #[inline(always)]
     pub fn key(&self) -> &K {
         self.key
     }
@@ -45,11 +46,13 @@ impl<K, O> KeyContext<'_, '_, K, O> {
     }
 
     /// The watermark: no earlier record will come, but for late ones.
+    #[inline(always)]
     pub fn watermark(&self) -> Timestamp {
         Timestamp::from_millis(self.shared.watermark)
     }
 
     /// Sends a record on.
+    #[inline(always)]
     pub fn push(&mut self, record: O) {
         self.output.push(record);
     }
@@ -63,6 +66,7 @@ impl<K, O> KeyContext<'_, '_, K, O> {
     /// next watermark, or the next look at the clock. After the last watermark, [`Timestamp::MAX`], which comes at the
     /// end of input, timers of event time cannot be set; once the input has ended, no timer can. Otherwise timers that
     /// set timers might never end.
+    #[inline(always)]
     pub fn set(&mut self, timer: Timer) {
         let over = match timer {
             Timer::Event(_) => self.shared.watermark == i64::MAX,
@@ -74,11 +78,13 @@ impl<K, O> KeyContext<'_, '_, K, O> {
     }
 
     /// Cancels a timer of this key. Returns whether it was set.
+    #[inline(always)]
     pub fn cancel(&mut self, timer: Timer) -> bool {
         self.timers.cancel(timer)
     }
 
     /// Forgets this key's state and timers when the function returns.
+    #[inline(always)]
     pub fn forget(&mut self) {
         self.forgotten = true;
     }
@@ -152,16 +158,16 @@ where
         act: impl FnOnce(&mut A, &mut KeyContext<'_, '_, S::Key, O>) -> Result<(), BoxError>,
     ) -> Result<(), Fault> {
         let Kept { key, state, timers } = entry.get_mut();
-        let (mut forgotten, mut done) = (false, Ok(()));
-        let sent = Output::over(out, |output| {
-            let mut cx = KeyContext { key, timers, shared, hash, fired, forgotten: false, output };
-            done = act(state, &mut cx);
-            forgotten = cx.forgotten;
-        });
-        if forgotten {
+        // In a row, and no closure that a compiler may set apart: then the record and the context need no place in
+        // memory, where a look-up that is under way would be waited for.
+        let mut way = Through(out);
+        let mut output = Output::over(&mut way);
+        let mut cx = KeyContext { key, timers, shared, hash, fired, forgotten: false, output: &mut output };
+        let done = act(state, &mut cx);
+        if cx.forgotten {
             entry.remove();
         }
-        sent.and(done.map_err(Fault::Error))
+        output.end().and(done.map_err(Fault::Error))
     }
 
     /// Calls the timers that are due by `until`, in the order of their times; also those set meanwhile, if they are
@@ -182,7 +188,7 @@ where
             let is_held = |kept: &Kept<S::Key, A>| {
                 kept.timers.is_held(timer) && hasher.hash_one(Borrow::<S::Lookup>::borrow(&kept.key)) == hash
             };
-            if let Ok(mut entry) = kept.find(hash, is_held) {
+            if let Some(mut entry) = kept.find(hash, is_held) {
                 entry.get_mut().timers.release(timer);
                 shared.queues.of(timer.kind()).push(timer.moment().millis(), hash);
             }
@@ -196,7 +202,7 @@ where
             let is_due = |kept: &Kept<S::Key, A>| {
                 kept.timers.is_awaited(kind, at) && hasher.hash_one(Borrow::<S::Lookup>::borrow(&kept.key)) == hash
             };
-            let Ok(mut entry) = kept.find(hash, is_due) else { continue };
+            let Some(mut entry) = kept.find(hash, is_due) else { continue };
             let timer = kind.at(at);
             match entry.get_mut().timers.come(timer) {
                 Due::Fires => {
@@ -265,11 +271,11 @@ where
         let Self { key, initial, function, hasher, kept, noted, shared, .. } = self;
         let (hash, entry) = {
             let (hash, selected) = noted.select(key, &record, |key| kept.begin(hasher.hash_one(key)));
-            let entry = match kept.find(hash, |kept| S::is(&selected, &kept.key)) {
+            let hash_of = |kept: &Kept<S::Key, A>| hasher.hash_one(kept.key.borrow());
+            let entry = match kept.entry(hash, |kept| S::is(&selected, &kept.key), hash_of) {
                 Ok(entry) => entry,
-                Err(absent) => {
-                    let kept = Kept { key: S::into_key(selected), state: initial.clone(), timers: Timers::None };
-                    absent.insert(hash, kept, |kept| hasher.hash_one(kept.key.borrow()))
+                Err(vacant) => {
+                    vacant.insert(Kept { key: S::into_key(selected), state: initial.clone(), timers: Timers::None })
                 }
             };
             (hash, entry)

@@ -328,14 +328,14 @@ where
         let is_late = last.saturating_add(1) <= rules.expiry;
         let (hash, entry) = {
             let (hash, selected) = noted.select(key, &record, |key| kept.begin(hasher.hash_one(key)));
-            let entry = match kept.find(hash, |kept| S::is(&selected, &kept.key)) {
+            let hash_of = |kept: &KeySessions<S::Key, T, A::State>| hasher.hash_one(kept.key.borrow());
+            let entry = match kept.entry(hash, |kept| S::is(&selected, &kept.key), hash_of) {
                 Ok(entry) => Some(entry),
                 Err(_) if is_late => None,
-                Err(absent) => {
+                Err(vacant) => {
                     let (start, key) = (record.time.millis(), S::into_key(selected));
                     let open = Open { start, last, gathered: Gathered::new(aggregate), fired: false };
-                    let kept = KeySessions { key, timer: NO_TIMER, sessions: Sessions::One(open) };
-                    Some(absent.insert(hash, kept, |kept| hasher.hash_one(kept.key.borrow())))
+                    Some(vacant.insert(KeySessions { key, timer: NO_TIMER, sessions: Sessions::One(open) }))
                 }
             };
             (hash, entry)
@@ -376,7 +376,7 @@ where
             let is_due = |kept: &KeySessions<S::Key, T, A::State>| {
                 kept.timer == deadline && hasher.hash_one(Borrow::<S::Lookup>::borrow(&kept.key)) == hash
             };
-            if let Ok(entry) = kept.find(hash, is_due) {
+            if let Some(entry) = kept.find(hash, is_due) {
                 fire(entry, hash, *rules, aggregate, timers, out)?;
             }
         }

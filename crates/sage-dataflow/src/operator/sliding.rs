@@ -184,8 +184,8 @@ impl<K: std::hash::Hash + Eq, V> Rows<K, V> {
             heads[row].key.as_ref().is_some_and(|key| S::is(&selected, key))
         };
         match index.find(hash, is_its) {
-            Ok(row) => *row.get() as usize,
-            Err(_) => self.new_row(hash, S::into_key(selected)),
+            Some(row) => *row.get() as usize,
+            None => self.new_row(hash, S::into_key(selected)),
         }
     }
 
@@ -253,7 +253,7 @@ impl<K: std::hash::Hash + Eq, V> Rows<K, V> {
         }
         let key = head.key.take()?;
         let hash = self.hasher.hash_one(&key);
-        if let Ok(entry) = self.index.find(hash, |of| *of as usize == row) {
+        if let Some(entry) = self.index.find(hash, |of| *of as usize == row) {
             entry.remove();
         }
         self.free.push(row as u32);

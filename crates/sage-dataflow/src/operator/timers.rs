@@ -85,6 +85,13 @@ pub(super) struct Several {
     held: BTreeSet<Timer>,
 }
 
+/// What has to get an entry once a timer is set: nothing, the timer, or it and the one that was set before.
+enum Enters {
+    Nothing,
+    Timer,
+    Both(Timer),
+}
+
 /// What becomes of an entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
@@ -97,39 +104,44 @@ pub(super) enum Due {
 }
 
 impl Timers {
-    /// Sets a timer, and holds it if `hold` says so. Gives the timers to `queue` that have to get an entry.
-    #[inline]
-    fn set(&mut self, timer: Timer, hold: bool, mut queue: impl FnMut(Timer)) {
+    /// Sets a timer, and holds it if `hold` says so. Says what has to get an entry.
+    #[inline(always)]
+    fn set(&mut self, timer: Timer, hold: bool) -> Enters {
         let (kind, at) = (timer.kind(), timer.moment().millis());
         match *self {
             Self::None | Self::Idle { .. } if hold => {
                 *self = Self::Held { kind, at };
-                queue(timer);
+                Enters::Timer
             }
             Self::Idle { kind: of, entry }
                 if of == kind && entry <= at && at.abs_diff(entry) <= u64::from(u32::MAX) =>
             {
                 let before = u32::try_from(at.abs_diff(entry)).unwrap_or_default();
                 *self = Self::One { kind, before, at };
+                Enters::Nothing
             }
             Self::None | Self::Idle { .. } => {
                 *self = Self::One { kind, before: 0, at };
-                queue(timer);
+                Enters::Timer
             }
             Self::One { kind: of, at: moment, .. } | Self::Held { kind: of, at: moment }
-                if of == kind && moment == at => {}
-            Self::One { .. } | Self::Held { .. } | Self::Many(_) => self.set_another(timer, hold, queue),
+                if of == kind && moment == at =>
+            {
+                Enters::Nothing
+            }
+            Self::One { .. } | Self::Held { .. } | Self::Many(_) => self.set_another(timer, hold),
         }
     }
 
     #[cold]
-    fn set_another(&mut self, timer: Timer, hold: bool, mut queue: impl FnMut(Timer)) {
+    fn set_another(&mut self, timer: Timer, hold: bool) -> Enters {
+        let mut enters = Enters::Timer;
         let mut several = match std::mem::take(self) {
             Self::None | Self::Idle { .. } => Box::default(),
             Self::One { kind, before, at } => {
                 let one = kind.at(at);
                 if before > 0 {
-                    queue(one);
+                    enters = Enters::Both(one);
                 }
                 Box::new(Several { set: BTreeSet::from([one]), held: BTreeSet::new() })
             }
@@ -139,13 +151,13 @@ impl Timers {
             }
             Self::Many(several) => several,
         };
-        if several.set.insert(timer) {
-            if hold {
-                several.held.insert(timer);
-            }
-            queue(timer);
+        if !several.set.insert(timer) {
+            enters = Enters::Nothing;
+        } else if hold {
+            several.held.insert(timer);
         }
         *self = Self::Many(several);
+        enters
     }
 
     /// Cancels a timer; whether it was set.
@@ -261,15 +273,23 @@ impl Queues {
     }
 
     /// Sets a timer of a key with this hash, in the name of the timer that has fired, if one has.
-    #[inline]
+    #[inline(always)]
     pub(super) fn set(&mut self, timers: &mut Timers, timer: Timer, hash: u64, fired: Option<Timer>) {
         let hold = fired.is_some_and(|fired| timer.is_not_behind(fired));
-        timers.set(timer, hold, |queued| {
-            if hold && queued == timer {
-                self.held.push((timer, hash));
-            } else {
-                self.of(queued.kind()).push(queued.moment().millis(), hash);
-            }
-        });
+        match timers.set(timer, hold) {
+            Enters::Nothing => return,
+            Enters::Timer => {}
+            Enters::Both(one) => self.push(one, hash),
+        }
+        if hold {
+            self.held.push((timer, hash));
+        } else {
+            self.push(timer, hash);
+        }
+    }
+
+    #[inline(always)]
+    fn push(&mut self, timer: Timer, hash: u64) {
+        self.of(timer.kind()).push(timer.moment().millis(), hash);
     }
 }
