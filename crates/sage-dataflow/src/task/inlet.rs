@@ -108,6 +108,13 @@ impl<T: Send, N: Push<T>> InletTask<T, N> {
         Self { inbox, next, circle, head, taken, control, beside: Beside::default() }
     }
 
+    /// Takes the records that a look has found. In a function of its own, whose loop has the registers to itself.
+    #[inline(never)]
+    fn take(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
+        let (inbox, control) = (&mut self.inbox, &*self.control);
+        cx.run(&mut self.next, |next, at| inbox.take(&mut ToChain { next, at, control }))
+    }
+
     /// Outside the loop over records, which must not pay for the call.
     #[cold]
     fn input_ended(&mut self, input: usize, cx: &mut TaskContext) -> Result<(), Stop> {
@@ -165,17 +172,17 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
         }
         let before = cx.records();
         let work = Work::begin();
-        let (inbox, control) = (&mut self.inbox, &*self.control);
-        let polled = cx.run(&mut self.next, |next, at| inbox.poll(&mut ToChain { next, at, control }));
+        let polled = self.inbox.look();
+        let taken = if matches!(polled, Polled::Taken) { self.take(cx) } else { Ok(()) };
         let took = u32::try_from(cx.records() - before).unwrap_or(u32::MAX);
-        let polled = match polled {
+        match taken {
             Err(Stop::Attend) => {
                 // It may have to wait for long.
                 self.publish(cx);
-                cx.run(&mut self.next, |next, at| next.attend(at)).map(|()| Polled::Taken)?
+                cx.run(&mut self.next, |next, at| next.attend(at))?;
             }
-            polled => polled?,
-        };
+            taken => taken?,
+        }
         while let Some(input) = self.inbox.take_ended() {
             self.input_ended(input, cx)?;
         }

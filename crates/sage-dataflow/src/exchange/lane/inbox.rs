@@ -24,6 +24,8 @@ pub(crate) struct Inbox<T> {
     eager: bool,
     /// Set when a timed wait for fuller lanes has run out: take what there is. Counts what that gave.
     overdue: Option<usize>,
+    /// How many records the last look found, on the first lane.
+    found: usize,
     satisfied: bool,
     /// Inputs whose lanes have all finished and been emptied, and that nobody was told of yet.
     ended: Vec<usize>,
@@ -35,7 +37,7 @@ pub(crate) struct Inbox<T> {
 
 /// What one look at all the lanes of a task gave.
 pub(crate) enum Polled {
-    /// Records were handed over.
+    /// Records: those that the next [`Inbox::take`] hands over, or, of a poll, that were handed over.
     Taken,
     /// A watermark holds from here on, that of all the lanes together; or a signal has passed all the lanes: what was
     /// written before it was handed over.
@@ -57,6 +59,7 @@ impl<T> Inbox<T> {
             flush_interval,
             eager: true,
             overdue: None,
+            found: 0,
             satisfied: false,
             ended: Vec::new(),
             watermark: Watermark::NONE,
@@ -92,8 +95,27 @@ impl<T> Inbox<T> {
     }
 
     /// Takes one run of records, from the lanes in turn.
-    #[inline(always)]
     pub(crate) fn poll<X: Taker<T>>(&mut self, taker: &mut X) -> Result<Polled, X::Refusal> {
+        let polled = self.look();
+        self.take(taker).map(|()| polled)
+    }
+
+    /// Hands over the records that the last look has found, if it has.
+    #[inline(always)]
+    pub(crate) fn take<X: Taker<T>>(&mut self, taker: &mut X) -> Result<(), X::Refusal> {
+        let count = std::mem::take(&mut self.found);
+        if count == 0 {
+            return Ok(());
+        }
+        // SAFETY: the last look found so many on this lane, and nothing was taken since.
+        let taken = unsafe { self.lanes[0].take(count, taker) };
+        self.lanes.rotate_left(1);
+        taken
+    }
+
+    /// Looks for one run of records, on the lanes in turn.
+    pub(crate) fn look(&mut self) -> Polled {
+        self.found = 0;
         let partial = self.eager || self.overdue.is_some() || self.flush_interval.is_zero();
         let mut looked = 0;
         while looked < self.lanes.len() {
@@ -108,11 +130,8 @@ impl<T> Inbox<T> {
                     let run = count.min(self.lanes[0].run());
                     // What is left of it waits for no more.
                     self.eager |= run < count;
-                    let count = run;
-                    // SAFETY: `count` is at most what this look found.
-                    let taken = unsafe { self.lanes[0].take(count, taker) };
-                    self.lanes.rotate_left(1);
-                    return taken.map(|()| Polled::Taken);
+                    self.found = run;
+                    return Polled::Taken;
                 }
                 Found::Records { .. } | Found::Nothing => {
                     self.lanes.rotate_left(1);
@@ -121,35 +140,35 @@ impl<T> Inbox<T> {
                 Found::Watermark(watermark) => {
                     self.lanes[0].heed(watermark);
                     if let Some(watermark) = self.advance() {
-                        return Ok(Polled::Between(Between::Watermark(watermark)));
+                        return Polled::Between(Between::Watermark(watermark));
                     }
                 }
                 Found::Signalled(signal, round) => {
                     self.lanes[0].pass(signal, round);
                     if let Some(passed) = self.passed() {
-                        return Ok(Polled::Between(passed));
+                        return Polled::Between(passed);
                     }
                 }
                 Found::Finished => {
                     self.lane_finished();
                     if let Some(watermark) = self.advance() {
-                        return Ok(Polled::Between(Between::Watermark(watermark)));
+                        return Polled::Between(Between::Watermark(watermark));
                     }
                 }
-                Found::Aborted => return Ok(Polled::Aborted),
+                Found::Aborted => return Polled::Aborted,
             }
         }
         if self.lanes.is_empty() {
-            return Ok(Polled::Finished);
+            return Polled::Finished;
         }
         // Where the lane that held a signal up has ended.
         if let Some(passed) = self.passed() {
-            return Ok(Polled::Between(passed));
+            return Polled::Between(passed);
         }
         if let Some(gathered) = self.overdue.take() {
             self.eager = gathered < FAST_RECORDS;
         }
-        Ok(Polled::Nothing)
+        Polled::Nothing
     }
 
     /// Removes a lane whose every record was taken. An input has ended when none of its lanes is left.
