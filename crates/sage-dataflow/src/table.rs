@@ -47,8 +47,10 @@ impl<T> Entries<T> {
         let end = self.start.wrapping_sub(bucket.wrapping_mul(size_of::<T>()));
         fetch(self.start.wrapping_add(bucket));
         fetch(end.wrapping_sub(size_of::<T>()));
-        // An entry may lie on two lines.
-        fetch(end.wrapping_sub(1));
+        // On two lines an entry may lie that has another size. A fetch too many is not free.
+        if !LINE_BYTES.is_multiple_of(size_of::<T>().max(1)) {
+            fetch(end.wrapping_sub(1));
+        }
     }
 
     /// Begins to look up the entry with a hash, which is returned: a large table's is fetched. Also where it is looked
