@@ -31,7 +31,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Row>> {
         ],
     )?;
     Ok(vec![
-        Row::compare("r1_hand", UNIT, &measurement, Side::Hand, Goal::RatioAtMost(1.1))?,
+        Row::compare("r1_hand", UNIT, &measurement, Side::Hand, Goal::RatioAtMost(1.05))?,
         Row::compare("r1_renoir", UNIT, &measurement, Side::Renoir, Goal::Reported)?,
     ])
 }

@@ -37,7 +37,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Row>> {
     }
     let measurement = alternate("r3", UNIT, options.runs(), &mut contenders)?;
     Ok(vec![
-        Row::compare("r3_hand", UNIT, &measurement, Side::Hand, Goal::RatioAtMost(1.1))?,
+        Row::compare("r3_hand", UNIT, &measurement, Side::Hand, Goal::RatioAtMost(1.0))?,
         Row::compare("r3_renoir", UNIT, &measurement, Side::Renoir, Goal::TimesFaster(3.0))?,
     ])
 }

@@ -151,6 +151,8 @@ impl<O, E: Emit<O>> Outward<O> for Through<'_, E> {
 }
 
 impl<'a, O> Output<'a, O> {
+    /// An output that leads to `emit`. Made beside the call of the function, and not by a function that is given a
+    /// closure: a closure that the compiler sets apart has the record in memory.
     #[inline(always)]
     pub(super) fn over(emit: &'a mut impl Outward<O>) -> Self {
         Self { emit, fault: None }

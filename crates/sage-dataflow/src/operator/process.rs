@@ -158,8 +158,6 @@ where
         act: impl FnOnce(&mut A, &mut KeyContext<'_, '_, S::Key, O>) -> Result<(), BoxError>,
     ) -> Result<(), Fault> {
         let Kept { key, state, timers } = entry.get_mut();
-        // In a row, and no closure that a compiler may set apart: then the record and the context need no place in
-        // memory, where a look-up that is under way would be waited for.
         let mut way = Through(out);
         let mut output = Output::over(&mut way);
         let mut cx = KeyContext { key, timers, shared, hash, fired, forgotten: false, output: &mut output };

@@ -370,7 +370,8 @@ where
         self.aggregate("window-reduce", Reduced { function })
     }
 
-    /// Counts the records of each key and window.
+    /// Counts the records of each key and window. A record costs the same in however many sliding windows it is, unless
+    /// lateness is allowed.
     pub fn count(self) -> Aggregated<P, W::Operator, S>
     where
         W: Windowing<S, P::Out, Counted, L>,
