@@ -29,8 +29,8 @@ pub(super) struct Panes<K, V> {
     first: i64,
     last: i64,
     table: Table<K, V>,
-    /// How many keys the pane had that was at hand before.
-    keys: usize,
+    /// The last moment of the pane that was at hand before, and how many keys it had.
+    before: (i64, usize),
     /// The other panes, by their first moment. A key has the same hash in all tables.
     others: BTreeMap<i64, Table<K, V>>,
     spare: Spare<K, V>,
@@ -49,7 +49,7 @@ impl<K: Hash + Eq, V> Panes<K, V> {
             spare: Spare::new(&table),
             window: table.afresh(),
             table,
-            keys: 0,
+            before: (i64::MAX, 0),
             others: BTreeMap::new(),
             entered: i128::MIN,
             next: i128::MIN,
@@ -111,20 +111,22 @@ impl<K: Hash + Eq, V> Panes<K, V> {
 
     fn take_up(&mut self, first: i64, last: i64) {
         self.put_back();
-        let table = self.others.remove(&first).unwrap_or_else(|| {
+        self.table = self.others.remove(&first).unwrap_or_else(|| {
             let mut table = self.spare.take();
-            // As many as in the pane before: then the table does not have to grow again and again.
-            table.reserve(self.keys);
+            // As many keys may come as in the pane before: then the table need not grow again and again. Only behind
+            // that pane, so that panes take no more than twice the room of their keys.
+            if self.before.0.checked_add(1) == Some(first) {
+                table.reserve(self.before.1);
+            }
             table
         });
-        self.table = table;
         (self.first, self.last) = (first, last);
     }
 
     /// Puts the pane at hand, if there is one, among the others.
     fn put_back(&mut self) {
         if self.first <= self.last {
-            self.keys = self.table.len();
+            self.before = (self.last, self.table.len());
             self.others.insert(self.first, self.table.take());
         }
         (self.first, self.last) = (i64::MAX, i64::MIN);

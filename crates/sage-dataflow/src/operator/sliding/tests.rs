@@ -180,3 +180,19 @@ fn the_room_of_a_window_is_given_back_when_few_keys_are_left_in_its_panes() {
     all.0.sort();
     assert_eq!(all.0, [Came::Window(10, 20, 1, 2), Came::Window(10, 20, 2, 1)]);
 }
+
+#[test]
+fn a_pane_has_room_for_as_many_keys_as_the_one_before_it_and_others_have_none_to_spare() {
+    let grid = Grid::new(Duration::from_millis(10), Duration::from_millis(5));
+    let key = Computed::new(|record: &Timed<Value>| record.value.0);
+    let mut windows = SlidingWindows::new(grid, Lateness::new(Duration::ZERO), key, Counted);
+    let mut room_after = |time: i64, keys: u16| {
+        for key in 0..keys {
+            let record = Timed { time: Timestamp::from_millis(time), value: (key, 0) };
+            windows.take(record, &mut All(Vec::new()), |_, _| Ok(())).unwrap();
+        }
+        windows.panes.as_ref().unwrap().at_hand().capacity()
+    };
+    assert_eq!([room_after(7, 20_000), room_after(12, 1), room_after(7, 1)], [28_672; 3]);
+    assert_eq!([room_after(1000, 1), room_after(7, 1), room_after(3000, 1)], [3, 28_672, 3]);
+}
