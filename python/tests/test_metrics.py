@@ -116,8 +116,8 @@ def test_the_figures_of_steps_tasks_and_queues() -> None:
 
     metrics = until(job, is_blocked)
     assert metrics.environment == "figures" and metrics.job == job
-    assert metrics.failed == metrics.operators["fails"].failed
-    assert metrics.retried == metrics.operators["fails"].retried
+    assert metrics.failed == metrics.operators["fails"].failed > 0
+    assert metrics.retried == metrics.operators["fails"].retried > 0
     assert metrics.operators["slow"].parallelism == 2
     blocked = next(task for task in metrics.tasks if task.doing == "blocked")
     assert blocked.blocked_by == "pace" and blocked.since <= blocked.blocked and blocked.busy > 0.0

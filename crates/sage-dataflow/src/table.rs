@@ -15,6 +15,10 @@ use crate::guarded::opaque;
 /// 2,000,000 30 % less.
 const LARGE_BYTES: usize = 1 << 20;
 
+/// The entries of a table end at a multiple of so many bytes, whatever the allocator: `hashbrown` looks at 16 of the
+/// bytes behind them at once.
+const ALIGNED_BYTES: usize = 16;
+
 /// What a cache fetches at once, and so many of it in a row that it does not go on by itself.
 const LINE_BYTES: usize = 64;
 const FETCHED_LINES: usize = 8;
@@ -47,8 +51,8 @@ impl<T> Entries<T> {
         let end = self.start.wrapping_sub(bucket.wrapping_mul(size_of::<T>()));
         fetch(self.start.wrapping_add(bucket));
         fetch(end.wrapping_sub(size_of::<T>()));
-        // On two lines an entry may lie that has another size. A fetch too many is not free.
-        if !LINE_BYTES.is_multiple_of(size_of::<T>().max(1)) {
+        // It may lie on two lines, unless it is small. A fetch too many is not free.
+        if !ALIGNED_BYTES.is_multiple_of(size_of::<T>().max(1)) {
             fetch(end.wrapping_sub(1));
         }
     }
@@ -243,6 +247,12 @@ impl<K: Hash + Eq, V> Table<K, V> {
     pub(crate) fn reserve(&mut self, more: usize) {
         let Self { entries, hash } = self;
         entries.entries.reserve(more, |(key, _)| hash.hash_one(key));
+    }
+
+    /// Gives back the room that no entry is in.
+    pub(crate) fn shrink(&mut self) {
+        let Self { entries, hash } = self;
+        entries.entries.shrink_to_fit(|(key, _)| hash.hash_one(key));
     }
 
     /// How many entries it has room for.

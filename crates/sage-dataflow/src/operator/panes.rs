@@ -188,11 +188,7 @@ impl<K: Hash + Eq, V> Panes<K, V> {
         }
         let room = self.window.capacity();
         if room > LITTLE_ROOM && self.window.len() < room / 8 {
-            let old = self.window.take();
-            for (key, state) in old {
-                let hash = self.window.hash(&key);
-                self.window.value(hash, key, || state);
-            }
+            self.window.shrink();
         }
     }
 
